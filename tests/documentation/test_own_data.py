@@ -1,4 +1,4 @@
-"""The tutorial "Your own data": its files train a model that recommends what the tutorial says."""
+"""The tutorial "Your own data": its files train a model that recommends what the tutorial says, and its new item."""
 
 import subprocess
 import sys
@@ -6,14 +6,18 @@ import sys
 import pytest
 
 from offline.state import StateDirectory
+from recrank.model import Query, RankingModel
+from recsys.features import UNKNOWN_FEATURES
 from tests.documentation.pages import ROOT, block
 from tests.running import running
+from tests.trained import artefact_of, train
 from tests.waiting import LIMIT_S
 
 TUTORIAL = ROOT / "docs/tutorials/own-data.md"
 
+pytestmark = pytest.mark.may_block
 
-@pytest.mark.may_block
+
 @pytest.mark.scenario
 def test_the_tutorial_s_data_lead_to_the_recommendation_it_names(tmp_path):
     """A user with coffee beans gets the grinder first."""
@@ -30,3 +34,21 @@ def test_the_tutorial_s_data_lead_to_the_recommendation_it_names(tmp_path):
     with running("rank_items", {"MODEL_PATH": settings["MODEL_PATH"]}) as ranker:
         answer = ranker.post({"features": features, "history": ["beans"]}).json()
     assert answer["items"][0]["item_id"] == "grinder"
+
+
+def test_the_new_item_of_the_tutorial_is_recommended(tmp_path, capsys):
+    """Eve has two items of the category of the mill. An item of another category is left out with a warning."""
+    files = {title: tmp_path / title for title in ("ratings.csv", "titles.csv", "ages.csv", "new-titles.csv")}
+    for title, path in files.items():
+        path.write_text(block(TUTORIAL, title), "utf-8")
+    folder = tmp_path / "state"
+    given = ["--interactions", files["ratings.csv"], "--items", files["titles.csv"], "--users", files["ages.csv"]]
+    assert train(folder, *given) == 0
+    with files["new-titles.csv"].open("a", encoding="utf-8") as more:
+        more.write("whisk,Whisk,baking\n")
+    assert train(folder, "--from-store", "--refresh", "--items", files["new-titles.csv"]) == 0
+    assert "warning: items that are not in the model: 1;" in capsys.readouterr().err
+    model = RankingModel(artefact_of(folder))
+    (answer,) = model.rank([Query(UNKNOWN_FEATURES, ["grinder", "beans"], top_k=5)])
+    assert "mill" in answer.item_ids
+    assert "whisk" not in model.item_ids

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from localkn.processes import free_port
 from offline.training import MODEL_NAME
-from recsys.metrics import DEFINITIONS
+from recsys.metrics import DEFINITIONS, DEGRADED, STORE_DURATION
 from tests.demo import DemoState
 from tests.running import CLIENT, running
 from tests.waiting import eventually
@@ -94,3 +94,23 @@ def test_a_taken_metrics_port_is_logged():
         with running("extract_features", env) as service:
             assert service.post({"user_id": "a"}).status_code == 200
             assert "metrics_port_taken" in service.log()
+
+
+def test_the_fused_function_exposes_the_metrics_of_all_three(demo_state: DemoState):
+    """One metrics port has the store's, the model's and the recommender's metrics, and names each metric once."""
+    port = free_port()
+    env = {
+        "FEATURE_STORE_URL": demo_state.store_url,
+        "MODEL_PATH": str(demo_state.model_path),
+        "METRICS_PORT": str(port),
+    }
+    with running("fused", env) as fused:
+        assert fused.post({"user_id": "user_1"}).status_code == 200
+        families = list(text_string_to_metric_families(CLIENT.get(f"http://127.0.0.1:{port}/metrics").text))
+    samples = {sample.name: sample.value for family in families for sample in family.samples}
+    assert len({family.name for family in families}) == len(families)
+    assert samples[f"{STORE_DURATION.name}_count"] >= 1
+    assert samples["recsys_batch_size_count"] >= 1
+    assert DEGRADED.name in samples
+    queues = {sample.labels["queue"] for f in families if f.name == "recsys_queue_depth" for sample in f.samples}
+    assert queues == {"hop", "ingest", "ranking"}

@@ -11,8 +11,9 @@ from chassis.receipt import parse_receipt
 from offline.demo import Demo
 from recsys.contracts import events
 from tests.integration.conftest import start_pipeline
-from tests.running import CLIENT, running
+from tests.running import CLIENT, Running, running
 from tests.waiting import LIMIT_S
+from tools.cli.verbs import main
 
 pytestmark = pytest.mark.may_block
 
@@ -236,3 +237,15 @@ def test_the_fused_function_accepts_interactions(demo_state, tmp_path):
         assert send([clicked, event("other", {})], format_="-batch").status_code == 422
     assert (reply.status_code, reply.headers["ce-type"]) == (200, events.COMPLETED)
     assert reply.json()["recommendations"] == after
+
+
+def test_exported_lists_are_the_bytes_of_the_answers(pipeline, demo_state, tmp_path):
+    """Each line of the file is the answer of recommend, for users all over the store."""
+    target = tmp_path / "lists.jsonl"
+    recommend: Running = pipeline.recommend
+    assert main(["export", "--top-k", "7", "--to", str(target), "--state-dir", str(demo_state.folder)]) == 0
+    lines = target.read_bytes().splitlines()
+    assert len(lines) == 1000
+    for line in lines[::50]:
+        user = line.split(b'"')[3].decode()
+        assert recommend.post({"user_id": user, "top_k": 7}).content == line

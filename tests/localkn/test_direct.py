@@ -1,6 +1,7 @@
 """`--direct`: manifests become processes that reach each other, and `down` leaves none of them."""
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -180,3 +181,17 @@ def test_volumes_become_directories(platform: Running) -> None:
     assert back["argv"][1] == back["env"]["GREETING"]
     platform.run("down")
     assert not Path(back["env"]["PLACE"]).exists()
+
+
+def test_processes_of_the_platform_inherit_a_raised_limit(platform: Running) -> None:
+    """A shell's soft limit of 256 does not reach the supervisor or the instances that it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        done = platform.up("--direct")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert done.returncode == 0, done.stderr
+    instance = next(process for process in platform.processes() if process.pid == platform.instances()[0]["pid"])
+    for process in (platform.supervisor(), instance):
+        assert process.rlimit(resource.RLIMIT_NOFILE)[0] == min(hard, 65_536)

@@ -30,7 +30,12 @@ ANN = Asker(
     {"device": "phone", "width": 320.0},
 )
 BEN = Asker(UNKNOWN_FEATURES, AT_US, None, {}, {})
+WIDE = Item("wide", "", {"style": ("y", *(f"value {number}" for number in range(20)))})
 BATCH = Batch(np.array([0, 1, 2, 3, 0, 2]), np.array([0, 0, 0, 0, 1, 1]), [ANN, BEN], RowLists.of([[0, 1, 2, 3], []]))
+
+
+def compute(feature: Feature, items: list[Item] = ITEMS, batch: Batch = BATCH) -> F32:
+    return DeclaredFeatures({"f": feature}, items).compute(["f"], batch)["f"]
 
 
 @pytest.mark.parametrize(
@@ -84,8 +89,7 @@ def test_a_number_beyond_float32_counts_as_missing():
     """A ranker gets no infinity, even if a caller sends a very large number."""
     asker = Asker(UNKNOWN_FEATURES, AT_US, None, {}, {"width": 1e300})
     batch = Batch(np.array([0]), np.array([0]), [asker], RowLists.of([[]]))
-    made = DeclaredFeatures({"f": Feature("attribute", of="context", attribute="width")}, ITEMS)
-    assert made.compute(["f"], batch)["f"] == -1
+    assert compute(Feature("attribute", of="context", attribute="width"), batch=batch) == -1
 
 
 class Odd:
@@ -105,17 +109,10 @@ class Short(Odd):
         return super().compute(batch)[1:]
 
 
-def compute(name: str) -> F32:
-    feature = Feature("python", class_=f"{__name__}:{name}", missing=-5)
-    return DeclaredFeatures({"f": feature}, ITEMS).compute(["f"], BATCH)["f"]
-
-
-def test_a_python_class_computes_a_feature(monkeypatch):
+def test_a_python_class_computes_a_feature():
     """Numbers that are not finite count as missing."""
-    import sys
-
-    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or sys.modules[Odd.__module__])
-    assert compute("Odd").tolist() == [1, -5, 3, -5, 1, 3]
+    odd = Feature("python", class_=f"{__name__}:Odd", missing=-5)
+    assert compute(odd).tolist() == [1, -5, 3, -5, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -132,10 +129,20 @@ def test_a_class_that_is_none_is_named(path, message):
         DeclaredFeatures({"f": Feature("python", class_=path)}, ITEMS)
 
 
-def test_a_class_must_return_a_number_for_each_candidate(monkeypatch):
+def test_a_class_must_return_a_number_for_each_candidate():
     """Another shape is an error that names the feature."""
-    import sys
-
-    monkeypatch.setitem(sys.modules, __name__, sys.modules[Odd.__module__])
     with pytest.raises(ValueError, match=r"feature f returns \(5,\) for 6 candidates"):
-        compute("Short")
+        compute(Feature("python", class_=f"{__name__}:Short"))
+
+
+@pytest.mark.parametrize("user_attribute", [None, "style"])
+def test_an_item_with_many_values_leaves_the_features_of_the_others(user_attribute):
+    """The number of values of one item does not change how other items match."""
+    feature = Feature("match", attribute="style", user_attribute=user_attribute)
+    np.testing.assert_array_equal(compute(feature, [*ITEMS, WIDE]), compute(feature))
+
+
+def test_an_item_with_many_values_matches_by_its_best_value():
+    """Half of the history of one request has the style y; the other request has no history."""
+    batch = Batch(np.array([4, 3, 4]), np.array([0, 0, 1]), [ANN, BEN], RowLists.of([[0, 1, 2, 3], []]))
+    assert compute(Feature("match", attribute="style"), [*ITEMS, WIDE], batch).tolist() == [0.5, 0.0, 0.0]

@@ -1,6 +1,8 @@
 """Rankers and user encoders of a team's own: they serve through the model, and misfits are refused at the start."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,15 @@ from topk.item_table import F32, I64
 
 COLUMNS = ["popularity", "blend"]
 LENGTH, DIMENSIONS = 8, 6
+
+OPEN_NO_MODEL = """
+from recrank.artefact import ArtefactError
+from recrank.onnx_model import OnnxModel
+try:
+    OnnxModel(b"no model", name="ranker.onnx", provider="cpu")
+except ArtefactError as error:
+    print(error)
+"""
 
 
 class Popular:
@@ -308,3 +319,15 @@ def test_a_declaration_without_own_models_keeps_its_digest():
     assert b"ranker" not in plain.encode()
     assert declare(onnx_ranker()).digest != plain.digest == declare(onnx_ranker()).without_own_models().digest
     assert parse_declaration(declare(onnx_ranker()).encode().decode(), "kept.json") == declare(onnx_ranker())
+
+
+def test_onnx_runtime_records_nothing_about_its_user(tmp_path: Path) -> None:
+    """ONNX Runtime writes no identifier and no events into the home directory, from where it would send them."""
+    # ONNX Runtime records nothing on a machine of continuous integration, which sets CI.
+    kept = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("ORT_")}
+    environment = {**kept, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", OPEN_NO_MODEL], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith("ranker.onnx: ONNX Runtime cannot load it")
+    assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A rollout against a Service in memory."""
+"""A rollout against a Service in memory, and the progress that the page sees."""
 
 import copy
 import itertools
@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from kndashboard.rollouts import rollouts
 from kubeyaml import edits
 from tools.deployment.kn import Kn, KnError, traffic
 from tools.rollout.comparison import TrialAnswer
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
 from tools.rollout.decisions import CandidateLimits, Rollout
-from tools.rollout.journal import RolloutJournal
+from tools.rollout.journal import RolloutJournal, journal_of
 from tools.rollout.trials import TrialClient
 
 OLD, NEW = "rank-items-00001", "rank-items-00002"
@@ -192,3 +193,27 @@ def test_an_update_without_a_change_is_not_a_rollout(kn):
     kn.body["spec"]["template"]["spec"]["containers"][0]["image"] = "rank-items:v2"
     outcome, _ = roll_out(kn)
     assert outcome.reasons == ["the flags change nothing, so no new revision was made"]
+
+
+def failing(url: str, share: int) -> TrialAnswer:
+    return TrialAnswer(5.0, fault="status 500", revision=NEW) if share == 25 else good(url, share)
+
+
+@pytest.mark.parametrize(("answer", "steps"), [(good, [0, 5, 25, 100]), (failing, [0, 5, 25])])
+def test_the_page_sees_each_step(
+    kn: Recorded, tmp_path: Path, answer: Callable[[str, int], TrialAnswer], steps: list[int]
+) -> None:
+    """During a step, the page sees the step, the comparisons before it, and both revisions; after the end, nothing."""
+    kn.journal = journal_of("rank-items", tmp_path)
+    seen: dict[int, tuple[str, str, tuple[int, ...]]] = {}
+
+    def look(url: str, share: int) -> TrialAnswer:
+        # The first requests warm the candidate up, before any step.
+        for each in rollouts(tmp_path)["running"]:
+            seen[each["share"]] = each["current"], each["candidate"], tuple(step["share"] for step in each["seen"])
+        return answer(url, share)
+
+    outcome, _ = roll_out(kn, look)
+    assert outcome.promoted is (answer is good)
+    assert seen == {share: (OLD, NEW, tuple(steps[:at])) for at, share in enumerate(steps)}
+    assert rollouts(tmp_path)["running"] == []

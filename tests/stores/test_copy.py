@@ -9,7 +9,7 @@ from recsys.contracts.wire import Features
 from recsys.records import UserRecord
 from tests.trained import in_store, scan
 from tests.waiting import LIMIT_S
-from tools.bench.redis_server import RedisServer
+from tools.bench.redis_server import RedisServer, redis_running
 from tools.cli.verbs import main
 from tools.store import copy_store
 
@@ -57,3 +57,17 @@ def test_the_command_reports_the_number_of_users(tmp_path, capsys):
     assert "'ftp://x' names no feature store" in capsys.readouterr().err
     assert main(["store", "copy", "--from", one, "--to", one]) == 2
     assert main(["store", "copy", "--from", one, "--to", two, "--user-ttl-s", "-1"]) == 2
+
+
+def test_the_password_comes_from_the_environment(tmp_path, monkeypatch, capsys):
+    """With FEATURE_STORE_PASSWORD the copy succeeds; without it, the error says that the password is missing."""
+    source = f"sqlite:///{tmp_path}/one.db"
+    fill(source)
+    with redis_running(tmp_path, "--requirepass", "s3cret") as server:
+        words = ["store", "copy", "--from", source, "--to", server.url]
+        assert main(words) == 1
+        assert "s3cret" not in capsys.readouterr().err
+        monkeypatch.setenv("FEATURE_STORE_PASSWORD", "s3cret")
+        assert main(words) == 0
+        (copied,) = in_store(server.url, scan, password="s3cret")
+        assert copied.user_id == "ann"

@@ -288,3 +288,12 @@ def test_the_zero_mode_has_manifests_of_its_own(flag: str, capsys: pytest.Captur
     assert main(["up", "--zero", flag, "--state-dir", str(tmp_path)]) == 2
     assert "--zero goes without --fused, --direct and --exposures" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["users", "erase"], ["users", "show"], ["recommend"]], ids=" ".join)
+def test_an_argument_that_is_no_text_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A user's id is text. The message shows the bytes."""
+    assert main([*words, os.fsdecode(b"ann\xe9")]) == 2
+    assert capsys.readouterr().err == (
+        "./run.sh: the argument 'ann\\\\xe9' is not UTF-8; correct it, or rename the file\n"
+    )
