@@ -24,7 +24,7 @@ from localkn.state import PlatformDirectory
 from offline.erasures import spread
 from offline.state import StateDirectory, StateError
 from recstore.erasures import Erasure, Removed, digest_user
-from recstore.port import FeatureStore, StoreError, StoreUnavailableError
+from recstore.port import FeatureStore, StoreError, StoreFormatError, StoreUnavailableError
 from recstore.urls import open_store, sqlite_url
 from recsys.contracts.wire import MAX_ID_LENGTH
 
@@ -190,15 +190,19 @@ def _remove_letters(url: str, user: str) -> int:
     try:
         with Redis.from_url(url, decode_responses=True, **({"password": password} if password else {})) as redis:
             members = (member for member, _ in redis.zscan_iter(_LETTERS, count=_PAGE))
-            return sum(redis.zrem(_LETTERS, each) for each in members if _is_about(topic, each.partition(" ")[2]))
+            return sum(redis.zrem(_LETTERS, each) for each in members if _is_about(topic, each))
     except RedisError as error:
         raise StoreUnavailableError(
             f"{_shown(url)}: the dead letters cannot be read ({type(error).__name__})"
         ) from error
 
 
-def _is_about(topic: Topic, letter: str) -> bool:
-    found = msgspec.json.decode(letter, type=_Letter)
+def _is_about(topic: Topic, member: str) -> bool:
+    id_, _, letter = member.partition(" ")
+    try:
+        found = msgspec.json.decode(letter, type=_Letter)
+    except msgspec.DecodeError as error:
+        raise StoreFormatError(f"the member {id_} of {_LETTERS} in Redis is no dead letter; remove it") from error
     if topic.is_of({"subject": unquote(found.attributes.get("subject", ""))}, bytes(found.data)):
         return True
     try:
