@@ -16,10 +16,9 @@ from localkn.processes import free_port, is_free
 from localkn.state import PlatformDirectory
 
 
-def free_port_outside() -> int:
+def undrawn_port() -> int:
     """Return a free port that no process draws."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    return free_port() + 1
 
 
 def test_draws_in_a_row_differ(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +33,7 @@ def test_draws_in_a_row_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_other_process_draws_a_reserved_port() -> None:
     """A process that chooses among a reserved port and a free one chooses the free one each time."""
     reserved, other = free_port(), free_port()
-    free = free_port_outside()
+    free = undrawn_port()
     draw = (
         "import json; from localkn import processes;"
         f"processes._PORTS = [{reserved}, {other}, {free}]; print(json.dumps(processes.free_port()))"
@@ -66,7 +65,7 @@ def test_the_ports_of_the_command_line_are_reserved_before_the_first_draw(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A platform draws neither the public port nor the dashboard's for one of its Services."""
-    public, dashboard, free = (free_port_outside() for _ in range(3))
+    public, dashboard, free = (undrawn_port() for _ in range(3))
 
     def compose(*_: object) -> None:
         monkeypatch.setattr(processes, "_PORTS", [public, dashboard, free])
