@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 from redis import Redis, RedisError
 
+from chassis.wire.text import shown
 from knbroker.erasures import TopicErasure
 from knbroker.queue import note
 from knbroker.topics import Topic, discard
@@ -202,7 +203,7 @@ def _is_about(topic: Topic, member: str) -> bool:
     try:
         found = msgspec.json.decode(letter, type=_Letter)
     except msgspec.DecodeError as error:
-        raise StoreFormatError(f"the member {id_} of {_LETTERS} in Redis is no dead letter; remove it") from error
+        raise StoreFormatError(f"Redis key {_LETTERS}: {shown(id_)} is not a dead letter; remove it") from error
     if topic.is_of({"subject": unquote(found.attributes.get("subject", ""))}, bytes(found.data)):
         return True
     try:

@@ -91,7 +91,7 @@ def test_dead_letters_of_a_cluster_are_removed(redis_server, tmp_path, capsys):
         assert [each["letter"] for each in sink.page("")] == [json.loads(letter) for letter in letters[4:]]
         client.zadd("recsys-letters", {"7 {": 0})
         assert main(arguments) == 1
-    assert "the member 7 of recsys-letters in Redis is no dead letter; remove it" in capsys.readouterr().err
+    assert "Redis key recsys-letters: 7 is not a dead letter; remove it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("user", ["", "u" * 129])
