@@ -1,7 +1,8 @@
 """Keep the exposures that recommend reports, and the actions that may be their outcomes, in the exposure log."""
 
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,18 +13,18 @@ from chassis.server.events import EventRoute, EventRoutes
 from chassis.telemetry.instruments import Counter as LabelledCounter
 from chassis.telemetry.instruments import Instrument, Totals
 from chassis.wire.cloudevents import CloudEvent
-from chassis.wire.decoder import split_members
-from chassis.wire.problems import Fault, InvalidRequestError, ServingError
+from chassis.wire.problems import Fault, InvalidRequestError
 from functions.extract_features.moments import read_time_us
 from functions.extract_features.store_calls import unavailable
 from recstore.exposures.log import ExposureLog
-from recstore.exposures.records import Entry, Exposure, ShownItem, action_of
+from recstore.exposures.records import Entry, Exposure, ExposureGroup, Origin, ShownItem, action_of
 from recstore.port import EventOutcome, StoreError
 from recsys import metrics
 from recsys.contracts import events
-from recsys.contracts.events import MAX_GROUP, ServedData, ServedItem
-from recsys.records import Interaction
+from recsys.contracts.events import ServedData, ServedGroupData, ServedItem
+from recsys.records import Interaction, digest_event
 
+_Answers = Exposure | ExposureGroup
 # One transaction at a time. Events that arrive during a transaction share the next.
 _LIMITS = BatchLimits(max_batch_size=64, max_wait_s=0.0, max_queue_size=2048, slots=1)
 
@@ -39,9 +40,7 @@ class Exposures:
 
     def __init__(self, log: ExposureLog) -> None:
         self._log = log
-        self._batcher: AsyncBatcher[Sequence[Exposure], Sequence[EventOutcome]] = AsyncBatcher(
-            self._note, limits=_LIMITS
-        )
+        self._batcher: AsyncBatcher[_Answers, None] = AsyncBatcher(self._note, limits=_LIMITS)
         self.outcomes: Counter[EventOutcome] = Counter()
         self.actions = LabelledCounter(metrics.EXPOSURE_ACTIONS)
 
@@ -74,18 +73,18 @@ class Exposures:
             if action.exposure_id and outcome is EventOutcome.ACCEPTED:
                 self.actions.add(action.kind)
 
-    async def _take(self, exposures: Sequence[Exposure], _event: CloudEvent, call: Call) -> None:
+    async def _take(self, answers: _Answers, _event: CloudEvent, call: Call) -> None:
         """
         Note the exposures of an event.
 
         Raises:
             DependencyError, DeadlineExceededError, OverloadedError: they may or may not be noted; send the event again.
         """
-        self.outcomes.update(await self._batcher.ask(exposures, within_s=call.deadline.left_s()))
+        await self._batcher.ask(answers, within_s=call.deadline.left_s())
 
-    async def _note(self, groups: Sequence[Sequence[Exposure]], _within_s: float) -> list[Sequence[EventOutcome]]:
-        noted = iter(await self._keep([exposure for group in groups for exposure in group]))
-        return [[next(noted) for _ in group] for group in groups]
+    async def _note(self, answers: Sequence[_Answers], _within_s: float) -> list[None]:
+        self.outcomes.update(await self._keep(answers))
+        return [None] * len(answers)
 
     async def _keep(self, entries: Sequence[Entry]) -> list[EventOutcome]:
         try:
@@ -94,38 +93,75 @@ class Exposures:
             raise unavailable("exposure log") from error
 
 
-def read_served(event: CloudEvent) -> list[Exposure]:
+def read_served(event: CloudEvent) -> Exposure:
     """
     Return the exposure that *event* reports.
 
     Raises:
         NotJsonError, InvalidRequestError: the data do not describe an answer.
     """
-    return [events.served.read(event.data, partial(_exposure, event=event))]
+    return events.served.read(event.data, partial(_exposure, event=event))
 
 
-def read_group(event: CloudEvent) -> list[Exposure]:
+def read_group(event: CloudEvent) -> ExposureGroup:
     """
     Return the exposures that *event* reports.
 
     Raises:
-        NotJsonError, InvalidRequestError: the data do not describe answers; lists the faults of all.
+        NotJsonError, InvalidRequestError: the data do not describe answers.
     """
-    members = split_members(event.data, "answers", most=MAX_GROUP) or events.served_group.decode(event.data).answers
-    # Decoding the answers one by one takes a tenth of the time that a long body takes.
-    results = events.served.read_each(members, partial(_exposure, event=event))
-    refusals = [(place, each) for place, each in enumerate(results) if isinstance(each, ServingError)]
-    if refusals:
-        faults = [fault for place, each in refusals for fault in _placed(each, f"$.answers[{place}]")]
+    return events.served_group.read(event.data, partial(_group, event=event))
+
+
+def _group(answers: ServedGroupData, *, event: CloudEvent) -> ExposureGroup:
+    """Return *answers*; a time in the future counts as the present, as `read_time_us` says."""
+    if faults := list(_group_faults(answers)):
         raise InvalidRequestError(faults=faults)
-    return [each for each in results if isinstance(each, Exposure)]
+    now_us = time.time_ns() // 1000
+    times_us = answers.time_us
+    if max(times_us) > now_us:
+        times_us = [min(each, now_us) for each in times_us]
+    items: list[tuple[str | ShownItem, ...]] = list(map(tuple, answers.items))
+    for place, drawn in enumerate(answers.propensities):
+        if drawn:
+            pairs = zip(answers.items[place], drawn, strict=True)
+            items[place] = tuple([ShownItem(item, position, each) for position, (item, each) in enumerate(pairs, 1)])
+    return ExposureGroup(
+        digest_event(event.source, event.id).hex(),
+        answers.user_id,
+        answers.exposure_id,
+        times_us,
+        items,
+        list(answers.took_us),
+        [_origin(each) for each in answers.origins],
+        answers.origin,
+    )
 
 
-def _placed(refusal: ServingError, path: str) -> list[Fault]:
-    """Return the faults of one answer of a group, each with its place in the group."""
-    if isinstance(refusal, InvalidRequestError) and refusal.faults:
-        return [Fault(path + each.path.removeprefix("$"), each.detail) for each in refusal.faults]
-    return [Fault(path, str(refusal))]
+def _group_faults(answers: ServedGroupData) -> Iterator[Fault]:
+    count = len(answers.exposure_id)
+    columns = ("user_id", "items", "time_us", "took_us", "origin")
+    optional = [name for name in ("request_id", "propensities") if getattr(answers, name)]
+    for name in (*columns, *optional):
+        if len(getattr(answers, name)) != count:
+            yield Fault(f"$.{name}", f"must have {count} members, one for each exposure_id")
+    if answers.origin and max(answers.origin) >= len(answers.origins):
+        places = (place for place, each in enumerate(answers.origin) if each >= len(answers.origins))
+        yield from (Fault(f"$.origin[{place}]", "must be a place in $.origins") for place in places)
+    for place, (items, drawn) in enumerate(zip(answers.items, answers.propensities, strict=False)):
+        if drawn and len(drawn) != len(items):
+            yield Fault(f"$.propensities[{place}]", f"must have {len(items)} members, one for each item")
+
+
+def _origin(made: events.Origin | ServedData) -> Origin:
+    model = made.model
+    return Origin(
+        model.name if model else None,
+        model.version if model else None,
+        made.experiment,
+        made.arm,
+        bool(made.degraded) or made.arm_failed,
+    )
 
 
 def _shown(item: ServedItem, place: int) -> str | ShownItem:
@@ -135,19 +171,23 @@ def _shown(item: ServedItem, place: int) -> str | ShownItem:
 
 
 def _exposure(answer: ServedData, *, event: CloudEvent) -> Exposure:
-    model, faults = answer.model, list[Fault]()
+    faults = list[Fault]()
     time_us = read_time_us(answer.time, event, path="$.time", faults=faults)
     if faults:
         raise InvalidRequestError(faults=faults)
+    items = tuple(
+        [each if isinstance(each, str) else _shown(each, place) for place, each in enumerate(answer.items, 1)]
+    )
+    made = _origin(answer)
     return Exposure(
         answer.exposure_id,
         answer.user_id,
         time_us,
-        tuple([each if isinstance(each, str) else _shown(each, place) for place, each in enumerate(answer.items, 1)]),
-        model.name if model else None,
-        model.version if model else None,
-        answer.experiment,
-        answer.arm,
+        items,
+        made.model,
+        made.version,
+        made.experiment,
+        made.arm,
         answer.took_us,
-        bool(answer.degraded) or answer.arm_failed,
+        made.failed,
     )

@@ -31,6 +31,7 @@ from recstore.counters import (
 )
 from recstore.erasures import Erasure, Removed, digest_user, hash_user
 from recstore.port import QUICK_BYTES, EventOutcome, StoreFormatError, StoreUnavailableError
+from recstore.sqlite_answers import USER_IDS, remove_answers_to
 from recstore.sqlite_errors import REFILL
 from recstore.sqlite_file import SqliteFile, connect
 from recstore.sqlite_log import WriteAheadLog
@@ -69,6 +70,7 @@ INSERT INTO erasures VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET at_us = excluded
 WHERE excluded.at_us > at_us
 """
 _ERASED = "SELECT user FROM erasures WHERE NOT readmitted"
+_USER_IDS = f"SELECT user_id FROM users UNION {USER_IDS}"  # noqa: S608 - both parts are constants
 _LEFT_OVER, _FACT = "left_over", "SELECT value FROM facts WHERE name = ?"
 _NO_ATTRIBUTES = "[]"
 _IS_ERASED = f"{_ERASED} AND user = ?"
@@ -300,7 +302,7 @@ class SqliteStore:
         with self._file.transaction() as transaction:
             noted = [each.user for each in erasures if self._note(each) or user_id is not None]
             doomed = {user for user in noted if transaction.execute(_IS_ERASED, [bytes.fromhex(user)]).fetchone()}
-            all_ids = (row[0] for row in transaction.execute("SELECT user_id FROM users")) if doomed else ()
+            all_ids = (row[0] for row in transaction.execute(_USER_IDS)) if doomed else ()
             user_ids = all_ids if user_id is None else [user_id]
             named = {digest: each for each in user_ids if (digest := digest_user(each)) in doomed}
             removed = sum((self._remove(user, named.get(user)) for user in doomed), Removed())
@@ -318,10 +320,8 @@ class SqliteStore:
         events = self._writer.execute("DELETE FROM events WHERE user = ?", [bytes.fromhex(user)]).rowcount
         users = self._writer.execute("DELETE FROM users WHERE user_id = ?", [user_id]).rowcount
         items = self._writer.execute("DELETE FROM history WHERE user_id = ?", [user_id]).rowcount
-        exposures, actions = (
-            self._writer.execute(f"DELETE FROM {table} WHERE user = ?", [bytes.fromhex(user)]).rowcount  # noqa: S608 - the names stand here
-            for table in ("exposures", "actions")
-        )
+        exposures = remove_answers_to(self._writer, user_id) if user_id is not None else 0
+        actions = self._writer.execute("DELETE FROM actions WHERE user = ?", [bytes.fromhex(user)]).rowcount
         return Removed(users, items, events, exposures, actions)
 
     def _rewrite(self, quickly: bool) -> bool:  # noqa: FBT001 - a thread calls it

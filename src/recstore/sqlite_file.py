@@ -16,7 +16,7 @@ from recstore.sqlite_errors import REFILL, TranslatedSqliteErrors
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _LOCK_TIMEOUT_MS = 5000
 _RETRY_S = 0.005
 
@@ -44,7 +44,7 @@ CREATE TABLE items (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX items_changed ON items (revision);
 CREATE TABLE exposures (
-    user BLOB NOT NULL, key TEXT NOT NULL, time_us INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (key, user)
+    key TEXT PRIMARY KEY, time_us INTEGER NOT NULL, users TEXT NOT NULL, body TEXT NOT NULL
 ) STRICT;
 CREATE TABLE actions (
     user BLOB NOT NULL, key TEXT NOT NULL, time_us INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (user, key)
@@ -62,18 +62,30 @@ def _making(*names: str) -> list[str]:
 # users by their source and id. They cannot be assigned to users, so they are dropped.
 _FORMER_TABLES = {1: {"users", "history", "events", "facts"}}
 _FORMER_TABLES[2] = {*_FORMER_TABLES[1], "erasures", "items"}
-_FORMER_TABLES[3] = _FORMER_TABLES[4] = {*_FORMER_TABLES[2], "exposures", "actions"}
+_FORMER_TABLES[3] = _FORMER_TABLES[4] = _FORMER_TABLES[5] = {*_FORMER_TABLES[2], "exposures", "actions"}
+# Versions 3 to 5 had a row for each exposure.
+_GROUP_EXPOSURES = [
+    "ALTER TABLE exposures RENAME TO former",
+    *_making("exposures"),
+    """
+    INSERT INTO exposures SELECT
+        (body ->> 1) || '/' || key, time_us, json_array(body ->> 1),
+        json_array(
+            json_array(
+                json_array(key), json_array(time_us), json_array(json(body -> 3)), json_array(body ->> 8),
+                json_array(0)),
+            json_array(json_array(body ->> 4, body ->> 5, body ->> 6, body ->> 7, json(ifnull(body -> 9, 'false')))))
+    FROM former ORDER BY rowid
+    """,
+    "DROP TABLE former",
+]
 _CONVERSIONS = {
     1: ["DROP TABLE events", *_making("events", "erasures", "items")],
     2: _making("exposures", "actions"),
     3: ["ALTER TABLE users ADD COLUMN attributes TEXT NOT NULL DEFAULT '[]'"],
-    # The index of version 4 had the user first, so each exposure changed another page.
-    4: [
-        "ALTER TABLE exposures RENAME TO former",
-        *_making("exposures"),
-        "INSERT INTO exposures SELECT * FROM former ORDER BY rowid",
-        "DROP TABLE former",
-    ],
+    # Version 5 had another index of exposures.
+    4: [],
+    5: _GROUP_EXPOSURES,
 }
 
 

@@ -118,6 +118,11 @@ class UserRecord(Profile, frozen=True):
         return KnownUser(*(*profile, *lists))
 
 
+def digest_event(source: str, event_id: str) -> bytes:
+    """Return 16 bytes that identify the event with *event_id* among those of *source* and among all others."""
+    return hashlib.blake2b(f"{source}\n{event_id}".encode(), digest_size=16).digest()
+
+
 class Interaction(Struct, frozen=True):
     """
     One action of a user, taken from an event.
@@ -148,7 +153,7 @@ class Interaction(Struct, frozen=True):
 
     def digest(self) -> bytes:
         """Return 16 bytes that identify the event."""
-        return hashlib.blake2b(f"{self.source}\n{self.event_id}".encode(), digest_size=16).digest()
+        return digest_event(self.source, self.event_id)
 
 
 class UserUpdate(Struct, frozen=True):

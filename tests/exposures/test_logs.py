@@ -7,12 +7,13 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from recstore.erasures import Erasure, Removed, digest_user
+from recstore.erasures import Erasure, Removed, digest_user, hash_user
 from recstore.exposures.join import join
 from recstore.exposures.log import ExposureLog
-from recstore.exposures.records import Action, Entry, Exposure, ExposureOutcome, ShownItem
+from recstore.exposures.records import Action, Entry, Exposure, ExposureGroup, ExposureOutcome, ShownItem
 from recstore.exposures.redis import RedisExposures
 from recstore.exposures.sqlite import SqliteExposures
 from recstore.exposures.urls import open_exposures
@@ -199,26 +200,119 @@ async def test_the_url_names_the_log(place, tmp_path):
         open_("memory:")
 
 
-async def test_a_file_of_version_4_is_taken_over(tmp_path):
-    """A file whose exposures have the user first keeps them, and knows them as repeated."""
+@pytest.mark.parametrize(("version", "index"), [(4, "user, key"), (5, "key, user")])
+async def test_a_file_with_a_row_for_each_exposure_is_taken_over(tmp_path, version, index):
+    """A file of a former version keeps its exposures, and knows them as repeated."""
     place = Place(f"sqlite:///{tmp_path}/store.db")
-    entries: list[Entry] = [shown("two"), shown("one", user="bob"), shown("one"), did("a")]
+    exposures = [
+        shown("two"),
+        shown("one", user='bob "q" é', items=["sofa", "lamp"]),
+        Exposure("one", "ann", NOW_US, ("lamp", ShownItem("sofa", 3, 0.25)), took_us=7, failed=True),
+    ]
+    entries: list[Entry] = [*exposures, did("a")]
     async with aclosing(open_store(place.url, create=True)), aclosing(place.log()) as log:
         await log.note(entries)
         before = await read(log)
     with sqlite3.connect(tmp_path / "store.db") as old:
-        (made,) = old.execute("SELECT sql FROM sqlite_schema WHERE name = 'exposures'").fetchone()
         old.executescript(f"""
-            ALTER TABLE exposures RENAME TO newer;
-            {made.replace("(key, user)", "(user, key)")};
-            INSERT INTO exposures SELECT * FROM newer;
-            DROP TABLE newer;
-            PRAGMA user_version = 4;
+            DROP TABLE exposures;
+            CREATE TABLE exposures (
+                user BLOB NOT NULL, key TEXT NOT NULL, time_us INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY ({index})
+            ) STRICT;
+            PRAGMA user_version = {version};
         """)
+        rows = [
+            (hash_user(each.user_id), each.exposure_id, each.time_us, msgspec.json.encode(each).decode())
+            for each in exposures
+        ]
+        old.executemany("INSERT INTO exposures VALUES (?, ?, ?, ?)", rows)
     old.close()
     async with aclosing(place.log()) as log:
         assert await log.note(entries) == [EventOutcome.REPEATED] * 4
         assert await read(log) == before
-    with sqlite3.connect(tmp_path / "store.db") as new:
-        assert new.execute("SELECT sql FROM sqlite_schema WHERE name = 'exposures'").fetchone() == (made,)
-    new.close()
+    assert len(before) == 3
+
+
+def grouped(key: str, *exposures: Exposure) -> ExposureGroup:
+    """Return *exposures* as the group of one event."""
+    alone = [ExposureGroup.of(each) for each in exposures]
+    return ExposureGroup(
+        key,
+        [each.user_id for each in exposures],
+        [each.exposure_id for each in exposures],
+        [each.time_us for each in exposures],
+        [each.items for each in exposures],
+        [each.took_us for each in exposures],
+        [each.origins[0] for each in alone],
+        list(range(len(alone))),
+    )
+
+
+async def test_a_group_is_read_as_its_answers(log):
+    """The answers of an event are joined like answers alone; the same event changes nothing."""
+    exposures = [shown("one"), shown("two", NOW_US + 1, user="bob"), shown("three", NOW_US + 2, items=["sofa", "lamp"])]
+    assert await log.note([grouped("e", *exposures), did("a", NOW_US + 3)]) == [EventOutcome.ACCEPTED] * 4
+    assert await log.note([grouped("e", *exposures)]) == [EventOutcome.REPEATED] * 3
+    mine, theirs = [exposures[0], exposures[2]], [exposures[1]]
+    assert await read(log) == [
+        *join(mine, [did("a", NOW_US + 3)], window_us=DAY_US),
+        *join(theirs, [], window_us=DAY_US),
+    ]
+
+
+async def test_a_group_of_many_answers_is_kept_once(place, log):
+    """A group that takes several rows is read completely, known as repeated, and loses answers of erased users anywhere."""
+    many = [shown(f"x{number:04}", NOW_US + number, user="ann" if number % 100 else "bob") for number in range(900)]
+    for outcome in (EventOutcome.ACCEPTED, EventOutcome.REPEATED):
+        assert await log.note([grouped("e", *many)]) == [outcome] * 900
+    assert [each.exposure_id for each in await read(log)] == [
+        *(each.exposure_id for each in many if each.user_id == "ann"),
+        *(each.exposure_id for each in many if each.user_id == "bob"),
+    ]
+    assert (await place.erase(Erasure(digest_user("bob"), NOW_US + 5000))).exposures == 9
+    assert len(await read(log)) == 891
+
+
+async def test_an_answer_of_several_groups_counts_once(log):
+    """An exposure that two events report is read once, as it was reported first."""
+    await log.note([grouped("e", shown("one"), shown("two"))])
+    await log.note([grouped("f", shown("one", items=["other"]), shown("three"))])
+    found = await read(log)
+    assert [(each.exposure_id, each.items[0].item_id) for each in found] == [
+        ("one", "lamp"),
+        ("three", "lamp"),
+        ("two", "lamp"),
+    ]
+
+
+async def test_an_erasure_takes_a_users_answers_from_groups(place, log):
+    """Groups lose the answers of the erased user, keep the others, and take no later ones of the user."""
+    await log.note([grouped("e", shown("one"), shown("b1", user="bob"), shown("two")), grouped("f", shown("three"))])
+    await log.note([grouped("g", shown("b2", user="bob"), shown("c", user="ann2"))])
+    assert (await place.erase(Erasure(digest_user("ann"), NOW_US))).exposures == 3
+    late = grouped("h", shown("late", NOW_US + 9), shown("b3", user="bob"))
+    assert await log.note([late]) == [EventOutcome.ERASED, EventOutcome.ACCEPTED]
+    assert await log.note([late]) == [EventOutcome.ERASED, EventOutcome.REPEATED]
+    assert [each.exposure_id for each in await read(log)] == ["c", "b1", "b2", "b3"]
+
+
+async def test_the_newest_answers_of_a_user_in_groups_are_kept(place):
+    """The limit of a user counts across groups; a group that becomes empty disappears."""
+    async with aclosing(place.log(most_per_user=2)) as log:
+        await log.note([grouped("e", shown("x0", NOW_US), shown("b", user="bob"), shown("x2", NOW_US + 2))])
+        await log.note([grouped("f", shown("x1", NOW_US + 1))])
+        place.now_s += 61
+        await log.note([grouped("g", shown("x3", NOW_US + 3))])
+        assert [each.exposure_id for each in await read(log)] == ["x2", "x3", "b"]
+
+
+async def test_a_damaged_group_is_named(tmp_path):
+    """A row whose columns differ in length raises the port's error, which names the file."""
+    place = Place(f"sqlite:///{tmp_path}/store.db")
+    async with aclosing(open_store(place.url, create=True)), aclosing(place.log()) as log:
+        await log.note([grouped("e", shown("one"), shown("two"))])
+        with sqlite3.connect(tmp_path / "store.db") as file:
+            file.execute("UPDATE exposures SET users = '[]'")
+        file.close()
+        with pytest.raises(StoreFormatError, match=r"store\.db.*'e' are damaged"):
+            await read(log)

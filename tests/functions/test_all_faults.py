@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from chassis.wire.cloudevents import CloudEvent
 from chassis.wire.problems import InvalidRequestError
 from functions.extract_features.exposures import read_group
 from functions.extract_features.ingest import read_interaction
@@ -110,13 +109,21 @@ def test_updates_list_undeclared_attributes_beside_wrong_types():
     assert paths(caught) == ["$.item_id", "$.attributes[0].values"]
 
 
-def test_answers_of_a_group_list_malformed_times_beside_wrong_types():
-    """Each fault has its place in the group."""
-    shown: dict[str, object] = {"exposure_id": "e", "user_id": "a", "items": []}
-    told: CloudEvent = event({"answers": [shown | {"user_id": 7, "time": "noon"}, shown, shown | {"time": "noon"}]})
+def test_a_group_of_answers_lists_columns_of_wrong_length_beside_wrong_types():
+    """Each fault has its place in its column."""
+    columns: dict[str, object] = {
+        "exposure_id": ["e", "f"],
+        "user_id": ["a", 7],
+        "items": [["i"], ["i", ""]],
+        "time_us": [1],
+        "took_us": [1, 2],
+        "origins": [{}],
+        "origin": [0, 1],
+        "propensities": [[0.5, 0.5], None],
+    }
     with pytest.raises(InvalidRequestError) as caught:
-        read_group(told)
-    assert paths(caught) == ["$.answers[0].user_id", "$.answers[0].time", "$.answers[2].time"]
+        read_group(event(columns))
+    assert paths(caught) == ["$.user_id[1]", "$.items[1][1]", "$.time_us", "$.origin[1]", "$.propensities[0]"]
 
 
 def test_a_declaration_lists_contradictions_beside_wrong_types():

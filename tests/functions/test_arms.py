@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,8 +13,8 @@ from chassis.wire.problems import InvalidRequestError
 from functions.recommend.arms import ARM_SHARE, Arms
 from functions.recommend.handler import Recommend
 from functions.recommend.hops import RankingClient
-from functions.recommend.outbox import Noted, describe
 from functions.recommend.recommender import RecommendAnswer, Recommended
+from functions.recommend.served import Noted, describe
 from functions.recommend.settings import Settings
 from recsys.contracts.wire import Exploration, RecommendRequest
 from recsys.experiments.assignment import Assignment, Treatment
@@ -24,7 +23,6 @@ from tests.functions.harness import BUDGET_S, DOWN, FEATURES, FakeHop, make_call
 from tests.functions.test_exploring_lists import ADDRESSES
 
 RED = Experiment("colours", (Arm("blue", 0.5), Arm("red", 0.5, url="http://red")))
-MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 USERS = [f"user_{number}" for number in range(40)]
 
 
@@ -171,9 +169,9 @@ def test_the_event_names_experiment_and_arm():
     answer = RecommendAnswer("zoe", Raw(b'[{"item_id":"a","score":0.9}]'))
     treatment = Treatment("colours", "red")
     recommended = Recommended(answer, Raw(b"null"), Raw(b"null"), "e1", treatment, arm_failed=True)
-    served = describe(Noted(recommended, "x1", "r", MOMENT))
+    served = describe(Noted.of(recommended, "x1", "r", time_us=0, took_s=0))
     assert (served.experiment, served.arm, served.arm_failed) == ("colours", "red", True)
-    plain = describe(Noted(Recommended(answer, Raw(b"null")), "x1", "r", MOMENT))
+    plain = describe(Noted.of(Recommended(answer, Raw(b"null")), "x1", "r", time_us=0, took_s=0))
     assert (plain.experiment, plain.arm) == (None, None)
 
 

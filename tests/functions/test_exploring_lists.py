@@ -1,15 +1,15 @@
 """Exploration on its way: the setting of recommend, the request to rank_items, and the propensities in the event."""
 
 import json
-from datetime import UTC, datetime
 
 import pytest
 from msgspec import Raw
 
 from chassis.environment import SettingsError
 from functions.recommend.handler import Recommend
-from functions.recommend.outbox import Noted, describe, make_served
+from functions.recommend.outbox import make_served
 from functions.recommend.recommender import RecommendAnswer, Recommended
+from functions.recommend.served import Noted, describe
 from functions.recommend.settings import Settings
 from recsys.contracts import wire
 from recsys.contracts.wire import Exploration
@@ -62,8 +62,6 @@ async def test_lists_that_no_event_describes_do_not_explore():
 def test_the_event_holds_the_propensities():
     """Each item of the event has the propensity that rank_items answered with."""
     answer = RecommendAnswer("zoe", Raw(b'[{"item_id":"a","score":0.9},{"item_id":"b","score":0.5}]'))
-    noted = Noted(
-        Recommended(answer, Raw(b"null"), Raw(b"[0.975,0.0025]")), "x1", "r", datetime(2026, 1, 1, tzinfo=UTC)
-    )
-    event = make_served(describe(noted), source="/s", extensions={})
+    noted = Noted.of(Recommended(answer, Raw(b"null"), Raw(b"[0.975,0.0025]")), "x1", "r", time_us=0, took_s=0)
+    event = make_served(noted, describe(noted), source="/s", extensions={})
     assert [item["propensity"] for item in json.loads(event.data)["items"]] == [0.975, 0.0025]

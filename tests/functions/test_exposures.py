@@ -1,6 +1,7 @@
 """Exposures: recommend returns and reports them, and extract_features keeps them with their outcomes."""
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -177,16 +178,45 @@ async def test_repeated_events_change_nothing(kept):
     assert kept.exposures.outcomes == {EventOutcome.ACCEPTED: 1, EventOutcome.REPEATED: 1}
 
 
+def grouped(count: int, **columns: object) -> dict[str, Any]:
+    """Return the data of an event about *count* answers, with other *columns*."""
+    return {
+        "exposure_id": [f"x{number}" for number in range(count)],
+        "user_id": ["ann"] * count,
+        "items": [["lamp", "desk"]] * count,
+        "time_us": [1_777_636_800_000_000 + number for number in range(count)],
+        "took_us": [900] * count,
+        "origins": [{"model": {"name": "ials", "version": "abc"}, "experiment": "colours", "arm": "red"}],
+        "origin": [0] * count,
+        **columns,
+    }
+
+
 async def test_a_group_is_kept_as_its_answers(kept):
-    """Each answer of a group is an exposure with its own time."""
-    answers = [SERVED | {"exposure_id": f"x{n}", "time": f"2026-05-01T12:00:0{n}Z"} for n in range(3)]
-    assert (await kept.take({"answers": answers}, events.SERVED_GROUP)).status == 202
-    bare = SERVED | {"exposure_id": "x3", "time": TIME, "items": ["a", {"item_id": "b", "title": "B"}]}
-    await kept.take({"answers": [bare]}, events.SERVED_GROUP)
+    """Each answer of a group is an exposure with its own time and origin; a repeated event changes nothing."""
+    origins = [{"model": {"name": "ials", "version": "abc"}}, {"degraded": ["ranking"]}]
+    data = grouped(3, origins=origins, origin=[0, 1, 0], propensities=[None, None, [0.5, 0.25]])
+    for _ in range(2):
+        assert (await kept.take(data, events.SERVED_GROUP)).status == 202
     found = await kept.joined()
-    assert [each.exposure_id for each in found] == ["x0", "x3", "x1", "x2"]
-    assert [(item.position, item.propensity) for item in found.pop(1).items] == [(1, 1.0), (2, 1.0)]
-    assert found[1].time_us - found[0].time_us == 1_000_000
+    assert [(each.exposure_id, each.model, each.failed, each.took_us) for each in found] == [
+        ("x0", "ials", False, 900),
+        ("x1", None, True, 900),
+        ("x2", "ials", False, 900),
+    ]
+    assert [(item.position, item.propensity) for item in found[0].items] == [(1, 1.0), (2, 1.0)]
+    assert [(item.position, item.propensity) for item in found[2].items] == [(1, 0.5), (2, 0.25)]
+    assert found[1].time_us - found[0].time_us == 1
+    assert kept.exposures.outcomes == {EventOutcome.ACCEPTED: 3, EventOutcome.REPEATED: 3}
+
+
+async def test_a_time_of_a_group_in_the_future_counts_as_the_present(kept):
+    """A device whose clock is ahead cannot make an exposure that no interaction can follow."""
+    later_us = round((time.time() + 86_400) * 1e6)
+    await kept.take(grouped(2, time_us=[1_777_636_800_000_000, later_us]), events.SERVED_GROUP)
+    past, present = await kept.joined()
+    assert past.time_us == 1_777_636_800_000_000
+    assert abs(present.time_us / 1e6 - time.time()) < 60
 
 
 async def test_an_erased_users_answers_are_refused(kept):
@@ -194,7 +224,7 @@ async def test_an_erased_users_answers_are_refused(kept):
     await kept.take(SERVED | {"time": TIME})
     await kept.take(CLICK, events.INTERACTION)
     await kept.take({"user_id": "ann"}, events.ERASED)
-    await kept.take({"answers": [SERVED, SERVED | {"user_id": "bob"}]}, events.SERVED_GROUP)
+    await kept.take(grouped(2, user_id=["ann", "bob"]), events.SERVED_GROUP)
     await kept.take(CLICK, events.INTERACTION)
     assert [each.user_id for each in await kept.joined()] == ["bob"]
     assert kept.exposures.outcomes[EventOutcome.ERASED] == 1
@@ -234,15 +264,42 @@ async def test_an_interaction_is_not_lost_if_the_log_fails(kept, monkeypatch):
     ],
 )
 async def test_a_malformed_answer_is_refused(kept, change, path):
-    """The refusal names the field, also within a group, and nothing of the event is kept."""
+    """The refusal names the field, and nothing of the event is kept."""
     with pytest.raises(InvalidRequestError) as single:
         await kept.take(SERVED | change)
     assert path in [fault.path for fault in single.value.faults]
-    with pytest.raises(InvalidRequestError) as group:
-        await kept.take({"answers": [SERVED, SERVED | change]}, events.SERVED_GROUP)
-    assert path.replace("$", "$.answers[1]") in [fault.path for fault in group.value.faults]
     assert await kept.joined() == []
-    assert kept.handler.ingest.rejected == 2
+    assert kept.handler.ingest.rejected == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"exposure_id": ["x0", ""]}, "$.exposure_id[1]"),
+        ({"exposure_id": []}, "$.exposure_id"),
+        ({"user_id": ["ann"]}, "$.user_id"),
+        ({"user_id": ["ann", "u" * 129]}, "$.user_id[1]"),
+        ({"user_id": ["ann", "b\u0000b"]}, "$.user_id[1]"),
+        ({"items": [["lamp"], [1]]}, "$.items[1][0]"),
+        ({"items": [["lamp"]] * 3}, "$.items"),
+        ({"time_us": [0, -1]}, "$.time_us[1]"),
+        ({"time_us": [0, 4_102_444_800_000_000]}, "$.time_us[1]"),
+        ({"took_us": [1.5, 0]}, "$.took_us[0]"),
+        ({"origin": [0, 1]}, "$.origin[1]"),
+        ({"origin": [0, -1]}, "$.origin[1]"),
+        ({"origins": []}, "$.origin[0]"),
+        ({"request_id": ["r"]}, "$.request_id"),
+        ({"propensities": [[1.0, 0], None]}, "$.propensities[0][1]"),
+        ({"propensities": [[1.0], None]}, "$.propensities[0]"),
+    ],
+)
+async def test_a_malformed_group_is_refused(kept, change, path):
+    """The refusal names the column and the place, and nothing of the event is kept."""
+    with pytest.raises(InvalidRequestError) as group:
+        await kept.take(grouped(2, **change), events.SERVED_GROUP)
+    assert path in [fault.path for fault in group.value.faults]
+    assert await kept.joined() == []
+    assert kept.handler.ingest.rejected == 1
 
 
 async def test_without_exposures_these_events_are_refused(kept):
@@ -264,21 +321,19 @@ def test_the_settings_limit_the_log():
 
 
 async def test_a_long_group_is_read_like_a_short_one(kept):
-    """A full group of long answers is kept; the faults of a malformed one among them name their places."""
-    items = [{"item_id": f"item_{place}", "position": place} for place in range(1, 101)]
-    answers = [SERVED | {"exposure_id": f"x{n}", "items": items, "time": TIME} for n in range(30)]
-    assert len(json.dumps(answers)) > 64 * 1024
-    await kept.take({"answers": answers}, events.SERVED_GROUP)
-    assert len(await kept.joined()) == 30
-    answers[20]["exposure_id"] = ""
+    """A group of long answers is kept; the faults of a long one name their places, and so do too many answers."""
+    items = [[f"item_{place}" for place in range(100)]] * 100
+    data = grouped(100, items=items)
+    assert len(json.dumps(data)) > 64 * 1024
+    await kept.take(data, events.SERVED_GROUP)
+    assert len(await kept.joined()) == 100
+    data["exposure_id"][20] = ""
     with pytest.raises(InvalidRequestError) as refusal:
-        await kept.take({"answers": answers}, events.SERVED_GROUP)
-    assert refusal.value.faults[0].path == "$.answers[20].exposure_id"
+        await kept.take(data, events.SERVED_GROUP)
+    assert refusal.value.faults[0].path == "$.exposure_id[20]"
     with pytest.raises(InvalidRequestError) as many:
-        await kept.take({"answers": [SERVED] * 513}, events.SERVED_GROUP)
-    assert [fault.path for fault in many.value.faults] == ["$.answers"]
-    with pytest.raises(InvalidRequestError):
-        await kept.take({"answers": []}, events.SERVED_GROUP)
+        await kept.take(grouped(events.MAX_GROUP + 1), events.SERVED_GROUP)
+    assert "$.exposure_id" in [fault.path for fault in many.value.faults]
 
 
 async def test_the_id_that_seeds_a_draw_is_the_id_of_its_event():

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,11 +15,13 @@ from chassis.environment import Reader
 from chassis.wire.cloudevents import read_events
 from functions.extract_features.exposures import read_group
 from functions.recommend import outbox as outbox_module
-from functions.recommend.outbox import Noted, Outbox, describe, make_served
+from functions.recommend.outbox import Outbox, make_served
 from functions.recommend.recommender import RecommendAnswer, Recommended
+from functions.recommend.served import Noted, describe
 from functions.recommend.settings import SinkSettings
 from recsys.contracts.events import MAX_GROUP
 from recsys.contracts.wire import MAX_TOP_K
+from recsys.experiments.assignment import Treatment
 from tests.waiting import until
 
 SHOWN = Recommended(
@@ -70,7 +73,8 @@ async def sending(*answers: int | Exception, group: int = 1) -> AsyncIterator[tu
 def test_the_event_describes_the_answer():
     """The event lists the items with score and propensity, the model, the degraded parts and the request id."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    event = make_served(describe(Noted(SHOWN, "x1", "r", moment, 0.0123)), source="/s", extensions={"tenant": "t1"})
+    noted = Noted.of(SHOWN, "x1", "r", time_us=round(moment.timestamp() * 1e6), took_s=0.0123)
+    event = make_served(noted, describe(noted), source="/s", extensions={"tenant": "t1"})
     assert (event.type, event.subject, event.time) == ("dev.recsys.recommendation.served.v1", "zoe", moment)
     assert event.extensions == {"tenant": "t1"}
     assert json.loads(event.data) == {
@@ -87,7 +91,8 @@ def test_the_event_describes_the_answer():
         "arm": None,
         "took_us": 12_300,
     }
-    assert describe(Noted(Recommended(SHOWN.answer, Raw(b"null")), "x1", "r", moment)).model is None
+    popular = Recommended(SHOWN.answer, Raw(b"null"))
+    assert describe(Noted.of(popular, "x1", "r", time_us=0, took_s=0)).model is None
 
 
 async def test_events_are_sent_in_the_background():
@@ -155,7 +160,7 @@ def test_the_sink_is_read_from_knatives_variables():
     )
     assert read(K_SINK="http://b", SERVED_EVENTS_GROUP="9")[0] == SinkSettings("http://b", {}, 9)
     assert len(read(K_SINK="b")[1]) == 1
-    assert len(read(K_SINK="http://b", SERVED_EVENTS_GROUP="513")[1]) == 1
+    assert len(read(K_SINK="http://b", SERVED_EVENTS_GROUP="1025")[1]) == 1
     assert len(read(K_SINK="http://b", K_CE_OVERRIDES="{")[1]) == 1
     assert len(read(K_SINK="http://b", K_CE_OVERRIDES='{"extensions":{"a-b":"1","c":"\\u0007","d":"2"}}')[1]) == 2
 
@@ -167,20 +172,41 @@ async def test_answers_that_follow_each_other_share_an_event():
             box.note(msgspec.structs.replace(SHOWN, exposure_id=exposure_id), request_id="r")
     sent = [read_events(list(request.headers.raw), request.content)[0] for request in broker.requests]
     assert {event.type for event in sent} == {"dev.recsys.recommendation.served.group.v1"}
-    answers = [answer for event in sent for answer in json.loads(event.data)["answers"]]
-    assert max(len(json.loads(event.data)["answers"]) for event in sent) == 4
-    assert [answer["exposure_id"] for answer in answers] == ids
-    assert all(answer["time"].endswith("Z") and answer["user_id"] == "zoe" for answer in answers)
-    assert answers[0]["items"] == [each["item_id"] for each in json.loads(bytes(SHOWN.answer.recommendations))]
+    groups = [json.loads(event.data) for event in sent]
+    assert max(len(group["exposure_id"]) for group in groups) == 4
+    assert [exposure_id for group in groups for exposure_id in group["exposure_id"]] == ids
+    assert all(abs(time_us / 1e6 - time.time()) < 60 for group in groups for time_us in group["time_us"])
+    assert all(user_id == "zoe" for group in groups for user_id in group["user_id"])
+    assert groups[0]["items"][0] == ["a", "b"]
+    assert (groups[0]["request_id"], "propensities" in groups[0]) == (["r"] * len(groups[0]["origin"]), False)
     assert (box.statistics.sent, box.statistics.failed) == (10, 0)
 
 
-async def test_a_group_holds_propensities_that_are_not_1():
-    """An answer with a drawn position has explicit positions and propensities, also in a group."""
+async def test_answers_of_a_group_that_were_made_alike_share_their_origin():
+    """A group describes each model and arm once; an answer has the place of its description."""
+    other = msgspec.structs.replace(SHOWN, model=Raw(b"null"), treatment=Treatment("colours", "red"), arm_failed=True)
     async with sending(202, group=9) as (broker, box):
+        for recommended in (SHOWN, other, SHOWN, other):
+            box.note(recommended, request_id="r")
+    (group,) = [json.loads(request.content) for request in broker.requests]
+    assert group["origin"] == [0, 1, 0, 1]
+    assert group["origins"] == [
+        {"model": {"name": "ials", "version": "abc"}, "degraded": ["features"]},
+        {"experiment": "colours", "arm": "red", "degraded": ["features"], "arm_failed": True},
+    ]
+
+
+async def test_a_group_holds_propensities_that_are_not_1():
+    """A group in which an item was drawn has the propensities of that answer, and null for the others."""
+    async with sending(202, group=9) as (broker, box):
+        box.note(SHOWN, request_id="r")
         box.note(msgspec.structs.replace(SHOWN, propensities=Raw(b"[0.9,0.1]")), request_id="r")
-    (answer,) = json.loads(broker.requests[0].content)["answers"]
-    assert [(item["position"], item["propensity"]) for item in answer["items"]] == [(1, 0.9), (2, 0.1)]
+    (request,) = broker.requests
+    assert json.loads(request.content)["propensities"] == [None, [0.9, 0.1]]
+    (event,) = read_events(list(request.headers.raw), request.content)
+    plain, drawn = read_group(event).exposures()
+    assert [(item.position, item.propensity) for item in plain.shown()] == [(1, 1.0), (2, 1.0)]
+    assert [(item.position, item.propensity) for item in drawn.shown()] == [(1, 0.9), (2, 0.1)]
 
 
 async def test_a_full_group_is_sent_immediately(monkeypatch):
@@ -196,13 +222,14 @@ async def test_a_full_group_is_sent_immediately(monkeypatch):
 
 async def test_a_group_is_cut_by_its_bytes(monkeypatch):
     """A group that would exceed the limit of bytes is sent as several events; none of its answers is lost."""
-    monkeypatch.setattr(outbox_module, "_GROUP_BYTES", 700)
+    monkeypatch.setattr(outbox_module, "_GROUP_BYTES", 400)
     async with sending(202, group=100) as (broker, box):
-        for _ in range(9):
-            box.note(SHOWN, request_id="r")
-    sizes = [len(json.loads(request.content)["answers"]) for request in broker.requests]
-    assert sum(sizes) == 9
-    assert len(sizes) > 1
+        ids = [box.note(msgspec.structs.replace(SHOWN, exposure_id=f"x{n}"), request_id="r") for n in range(9)]
+    groups = [json.loads(request.content) for request in broker.requests]
+    assert [exposure_id for group in groups for exposure_id in group["exposure_id"]] == ids
+    assert len(groups) > 1
+    assert all(len(group["origins"]) == 1 for group in groups)
+    assert max(len(request.content) for request in broker.requests) <= 400
     assert box.statistics.sent == 9
 
 
@@ -220,7 +247,7 @@ async def test_groups_of_the_longest_lists_are_read():
         exposure
         for request in broker.requests
         for event in read_events(list(request.headers.raw), request.content)
-        for exposure in read_group(event)
+        for exposure in read_group(event).exposures()
     ]
     assert {each.exposure_id for each in kept} == set(ids)
     assert all(len(each.items) == MAX_TOP_K for each in kept)
@@ -230,10 +257,14 @@ async def test_groups_of_the_longest_lists_are_read():
 async def test_a_group_without_its_unreadable_answer_is_sent():
     """An answer that cannot be decoded is counted as failed; the others of its group are sent."""
     unreadable = Recommended(SHOWN.answer, Raw(b'{"name":1}'))
-    async with sending(202, group=10) as (_, box):
+    async with sending(202, group=10) as (broker, box):
         for recommended in [SHOWN, unreadable, SHOWN]:
             box.note(recommended, request_id="r")
     assert (box.statistics.sent, box.statistics.failed) == (2, 1)
+    assert {len(each) for each in json.loads(broker.requests[0].content).values()} == {1, 2}
+    async with sending(202, group=10) as (broker, box):
+        box.note(unreadable, request_id="r")
+    assert (box.statistics.failed, broker.requests) == (1, [])
 
 
 async def test_the_caller_learns_of_a_dropped_answer(monkeypatch):

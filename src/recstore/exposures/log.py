@@ -26,7 +26,9 @@ class ExposureLog(Protocol):
 
     async def note(self, entries: Sequence[Entry]) -> list[EventOutcome]:
         """
-        Keep each of *entries*; tell for each whether it was new, repeated, or of an erased user.
+        Keep each of *entries*; tell for each action and each answer whether it was new, repeated, or of an erased user.
+
+        The answers of a group count as repeated if the log has a group with its key.
 
         After the call returns, the entries survive the end of this process. If the call raises, some of them may be
         kept, and the caller may safely send all of them again.

@@ -4,6 +4,11 @@ The records of an exposure log, and what joining them gives.
 The garbage collector does not track items (`gc=False`): they hold no containers, and an event has hundreds of them.
 """
 
+from collections.abc import Callable, Collection, Iterator
+from itertools import compress
+from operator import itemgetter
+from typing import Any
+
 from msgspec import Struct
 
 from recsys.records import Interaction
@@ -52,14 +57,106 @@ class Exposure(Struct, frozen=True, array_like=True):
     took_us: int | None = None
     failed: bool = False
 
-    @property
-    def key(self) -> str:
-        """The key within the exposures of the user."""
-        return self.exposure_id
-
     def shown(self) -> list[ShownItem]:
         """Return the items, each with its position and its propensity."""
         return [ShownItem(each, place) if isinstance(each, str) else each for place, each in enumerate(self.items, 1)]
+
+
+class Origin(Struct, frozen=True, array_like=True):
+    """How answers were made; the attributes are those of `Exposure`."""
+
+    model: str | None = None
+    version: str | None = None
+    experiment: str | None = None
+    arm: str | None = None
+    failed: bool = False
+
+
+class ExposureGroup(Struct, frozen=True):
+    """
+    The answers that one event reports, column by column; they may be of different users.
+
+    A column of many answers is decoded and kept in a tenth of the time that as many records take.
+
+    Attributes:
+        key: Identifies the event; the log keeps one group with this key.
+        user_ids: The user of each answer.
+        exposure_ids: The id of each answer.
+        times_us: As `time_us` of `Exposure`.
+        items: As there.
+        took_us: As there.
+        origins: The different origins.
+        origin: The place in *origins* of each answer.
+    """
+
+    key: str
+    user_ids: list[str]
+    exposure_ids: list[str]
+    times_us: list[int]
+    items: list[tuple[str | ShownItem, ...]]
+    took_us: list[int | None]
+    origins: list[Origin]
+    origin: list[int]
+
+    @classmethod
+    def of(cls, exposure: Exposure) -> "ExposureGroup":
+        """Return *exposure* as a group; its key is that of the exposure of the user."""
+        origin = Origin(exposure.model, exposure.version, exposure.experiment, exposure.arm, exposure.failed)
+        return cls(
+            f"{exposure.user_id}/{exposure.exposure_id}",
+            [exposure.user_id],
+            [exposure.exposure_id],
+            [exposure.time_us],
+            [exposure.items],
+            [exposure.took_us],
+            [origin],
+            [0],
+        )
+
+    def exposures(self) -> Iterator[Exposure]:
+        """Yield the answers."""
+        columns = (self.exposure_ids, self.user_ids, self.times_us, self.items, self.took_us, self.origin)
+        for exposure_id, user_id, time_us, items, took_us, place in zip(*columns, strict=True):
+            made = self.origins[place]
+            yield Exposure(
+                exposure_id,
+                user_id,
+                time_us,
+                items,
+                made.model,
+                made.version,
+                made.experiment,
+                made.arm,
+                took_us,
+                made.failed,
+            )
+
+    def without(self, places: Collection[int]) -> "ExposureGroup":
+        """Return the group without the answers at *places*."""
+        stays = [place not in places for place in range(len(self.user_ids))]
+        return self._with(self.key, lambda column: list(compress(column, stays)))
+
+    def parts(self, most: int) -> Iterator["ExposureGroup"]:
+        """Yield groups of at most *most* answers; the first one has the key of this group."""
+        if len(self.user_ids) <= most:
+            yield self
+            return
+        for start in range(0, len(self.user_ids), most):
+            part = slice(start, start + most)
+            yield self._with(f"{self.key}/{start}" if start else self.key, itemgetter(part))
+
+    def _with(self, key: str, some: Callable[[list[Any]], list[Any]]) -> "ExposureGroup":
+        """Return a group with *some* of the answers, chosen alike in each column."""
+        return ExposureGroup(
+            key,
+            some(self.user_ids),
+            some(self.exposure_ids),
+            some(self.times_us),
+            some(self.items),
+            some(self.took_us),
+            self.origins,
+            some(self.origin),
+        )
 
 
 class Action(Struct, frozen=True, array_like=True):
@@ -82,13 +179,8 @@ class Action(Struct, frozen=True, array_like=True):
     item_id: str
     exposure_id: str = ""
 
-    @property
-    def key(self) -> str:
-        """The key within the actions of the user."""
-        return self.event
 
-
-Entry = Exposure | Action
+Entry = Exposure | ExposureGroup | Action
 
 
 def action_of(interaction: Interaction) -> Action | None:

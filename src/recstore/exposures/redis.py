@@ -11,22 +11,23 @@ of the store: a replacement of the store's content leaves them.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 
 import msgspec
 
 from recstore.erasures import digest_user
 from recstore.exposures.join import DAY_S, join
 from recstore.exposures.log import MOST_PER_USER, RETENTION_S
-from recstore.exposures.records import Action, Entry, Exposure, ExposureOutcome
+from recstore.exposures.records import Action, Entry, Exposure, ExposureGroup, ExposureOutcome
 from recstore.port import EventOutcome
 from recstore.redis_database import RedisDatabase
 from recstore.redis_keys import erasure_key, exposure_keys
 from recstore.redis_scripts import OUTCOMES, REFUSED
 
 TIMEOUT_S = 5.0
-_CHUNK = 500
+_CHUNK, _NOTE_CHUNK = 500, 64
 _NOTE = f"""
 {REFUSED}
 if refused(KEYS[3], ARGV[2]) then return 2 end
@@ -75,14 +76,25 @@ class RedisExposures:
         self._retention_s, self._most_per_user, self._clock = retention_s, most_per_user, clock
 
     async def note(self, entries: Sequence[Entry]) -> list[EventOutcome]:
-        """Keep each of *entries* with one script."""
+        """Keep each answer and each action of *entries* with one script; about 50 us of CPU for each."""
+        records = list(chain.from_iterable(map(_records, entries)))
+        outcomes: list[EventOutcome] = []
+        # Other calls of the event loop run between the chunks.
+        for start in range(0, len(records), _NOTE_CHUNK):
+            outcomes += await self._note(records[start : start + _NOTE_CHUNK])
+        return outcomes
+
+    async def _note(self, records: Sequence[Exposure | Action]) -> list[EventOutcome]:
         oldest_us, ttl_ms = round((self._clock() - self._retention_s) * 1e6), round(self._retention_s * 1000)
         pipeline = self._database.client.pipeline(transaction=False)
-        for entry in entries:
-            user = digest_user(entry.user_id)
+        for record in records:
+            user = digest_user(record.user_id)
             keys = exposure_keys(user)
-            own = keys[:2] if isinstance(entry, Exposure) else keys[2:]
-            values = (entry.key, entry.time_us, _encode(entry), oldest_us, self._most_per_user, ttl_ms)
+            if isinstance(record, Action):
+                own, field = keys[2:], record.event
+            else:
+                own, field = keys[:2], record.exposure_id
+            values = (field, record.time_us, _encode(record), oldest_us, self._most_per_user, ttl_ms)
             await self._script([*own, erasure_key(user)], values, client=pipeline)
         return [OUTCOMES[answer] for answer in await self._database.send(pipeline)]
 
@@ -106,6 +118,10 @@ class RedisExposures:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._database.aclose()
+
+
+def _records(entry: Entry) -> Iterable[Exposure | Action]:
+    return entry.exposures() if isinstance(entry, ExposureGroup) else (entry,)
 
 
 def _joined(exposures: Sequence[str], actions: Sequence[str], window_us: int) -> list[ExposureOutcome]:
