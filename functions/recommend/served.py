@@ -59,7 +59,7 @@ _made = lru_cache(256)(Made)
 
 class Noted(msgspec.Struct, frozen=True, gc=False):
     """
-    What events tell of an answer. It is small, because thousands of answers wait at the same time.
+    The facts about an answer that events report. The garbage collector does not track them (`gc=False`).
 
     Attributes:
         exposure_id: Identifies the answer in events.
@@ -83,7 +83,7 @@ class Noted(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, recommended: Recommended, exposure_id: str, request_id: str, time_us: int, took_s: float) -> Self:
-        """Return what events tell of *recommended*."""
+        """Return the facts about *recommended*."""
         answer, treatment = recommended.answer, recommended.treatment
         experiment, arm = (treatment.experiment, treatment.arm) if treatment else (None, None)
         made = _made(bytes(recommended.model) or _NULL, experiment, arm, answer.degraded, recommended.arm_failed)
@@ -93,7 +93,7 @@ class Noted(msgspec.Struct, frozen=True, gc=False):
             request_id,
             time_us,
             round(took_s * 1e6),
-            # The copy lets go of the body that holds the answers of other callers.
+            # A view would keep the whole body in memory, with the answers to other callers.
             bytes(answer.recommendations),
             bytes(recommended.propensities),
             made,
