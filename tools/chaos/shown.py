@@ -1,8 +1,8 @@
 """
 Kill processes while answers and interactions are delivered, and check that each pair is joined exactly once.
 
-Senders post events about answers and interactions in random order, some of them twice, and half of the interactions
-name their exposure. At the same time, instances of extract_features and the broker are killed with SIGKILL. At the end,
+Senders post events about answers and interactions in random order, some of them twice. Half of the answers are reported
+alone and half in groups, and half of the interactions name their exposure. At the same time, instances of extract_features and the broker are killed with SIGKILL. At the end,
 the exposure log must hold exactly the join of the distinct events.
 
     python -m tools.chaos.shown [--store sqlite|redis] [--answers 5000] [--senders 16]
@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
+
 from recstore.exposures.join import DAY_S, join
 from recstore.exposures.records import Action, Exposure, ExposureOutcome, ShownItem, action_of
 from recstore.exposures.urls import open_exposures
@@ -33,6 +35,8 @@ from tools.running import RunningPipeline
 
 _REPEATED = 0.2
 _USERS, _ITEMS, _LENGTH = 100, 200, 5
+# Two rows of the log in SQLite.
+_GROUPED = 150
 _DRAIN_TIMEOUT_S = 120.0
 
 
@@ -47,19 +51,48 @@ class ServedEvent:
 
     def headers(self) -> list[tuple[str, str]]:
         """Return the event's attributes as headers of a CloudEvent in binary mode."""
-        attributes = {"specversion": "1.0", "type": events.SERVED, "source": SOURCE, "id": self.id}
-        return [("content-type", "application/json"), *((f"ce-{name}", value) for name, value in attributes.items())]
+        return _headers(events.SERVED, self.id)
 
     def body(self) -> bytes:
         """Return the event's data as JSON."""
         items = [{"item_id": item, "position": place} for place, item in enumerate(self.item_ids, 1)]
         moment = self.time.isoformat()
-        return json.dumps({"exposure_id": self.id, "user_id": self.user_id, "time": moment, "items": items}).encode()
+        answer = {"exposure_id": self.id, "user_id": self.user_id, "time": moment, "items": items, "took_us": 0}
+        return json.dumps(answer).encode()
 
     def exposure(self) -> Exposure:
         """Return the exposure that the event reports."""
         items = tuple(ShownItem(item, place) for place, item in enumerate(self.item_ids, 1))
-        return Exposure(self.id, self.user_id, time_us(self.time), items)
+        return Exposure(self.id, self.user_id, time_us(self.time), items, took_us=0)
+
+
+@dataclass(frozen=True)
+class GroupEvent:
+    """An event about several answers."""
+
+    answers: tuple[ServedEvent, ...]
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Return the event's attributes as headers of a CloudEvent in binary mode."""
+        return _headers(events.SERVED_GROUP, f"group-{self.answers[0].id}")
+
+    def body(self) -> bytes:
+        """Return the event's data as JSON."""
+        columns = events.ServedGroupData(
+            [each.id for each in self.answers],
+            [each.user_id for each in self.answers],
+            [list(each.item_ids) for each in self.answers],
+            [time_us(each.time) for each in self.answers],
+            [0] * len(self.answers),
+            [events.Origin()],
+            [0] * len(self.answers),
+        )
+        return msgspec.json.encode(columns)
+
+
+def _headers(type_: str, event_id: str) -> list[tuple[str, str]]:
+    attributes = {"specversion": "1.0", "type": type_, "source": SOURCE, "id": event_id}
+    return [("content-type", "application/json"), *((f"ce-{name}", value) for name, value in attributes.items())]
 
 
 @dataclass(frozen=True)
@@ -99,10 +132,13 @@ async def run(pipeline: RunningPipeline, *, store: str, answers: int, senders: i
     served = make_answers(answers, prefix=prefix, seed=seed)
     acted = make_interactions(served, prefix=prefix, seed=seed)
     draw = random.Random(seed)
+    alone, together = served[: answers // 2], served[answers // 2 :]
+    groups = [together[start : start + _GROUPED] for start in range(0, len(together), _GROUPED)]
+    shown: list[PostableEvent] = [*alone, *(GroupEvent(tuple(each)) for each in groups)]
     posts: list[PostableEvent] = [
-        *served,
+        *shown,
         *acted,
-        *draw.sample(served, round(_REPEATED * answers)),
+        *draw.sample(shown, round(_REPEATED * len(shown))),
         *draw.sample(acted, answers // 2),
     ]
     draw.shuffle(posts)
