@@ -35,7 +35,9 @@ T = TypeVar("T")
 
 log = logging.getLogger("recsys.recommend")
 
+# The most answers that wait, and the most bytes of their items.
 QUEUE_SIZE = 4096
+QUEUE_BYTES = 16 * 2**20
 SENDERS = 4
 FLUSH_S = 1.0
 _ATTEMPTS = 5
@@ -81,7 +83,7 @@ class Outbox:
         self._transport = transport
         self._sleep = sleep
         self._waiting: deque[tuple[Recommended, str, str, int, float]] = deque()
-        self._unsent = 0
+        self._waiting_bytes = self._unsent = 0
         self._gathering = asyncio.Lock()
         self._has_some, self._is_full, self._is_done = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._is_closing = False
@@ -103,12 +105,13 @@ class Outbox:
 
         If the queue is full, drop the answer and return "".
         """
-        if len(self._waiting) >= QUEUE_SIZE:
+        if len(self._waiting) >= QUEUE_SIZE or self._waiting_bytes > QUEUE_BYTES:
             self.statistics.dropped += 1
             return ""
         exposure_id, time_us = recommended.exposure_id or draw_exposure_id(), time.time_ns() // 1000
         # A sender describes many answers in a row, which takes half the time.
         self._waiting.append((recommended, exposure_id, request_id, time_us, took_s))
+        self._waiting_bytes += _size(recommended)
         self._unsent += 1
         self._has_some.set()
         if len(self._waiting) >= self._group:
@@ -153,7 +156,9 @@ class Outbox:
                 self._is_full.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._is_full.wait(), _GATHER_S)
-            return [Noted.of(*self._waiting.popleft()) for _ in range(min(self._group, len(self._waiting)))]
+            taken = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
+            self._waiting_bytes -= sum(_size(recommended) for recommended, *_ in taken)
+            return [Noted.of(*each) for each in taken]
 
     def _make_events(self, noted: Sequence[Noted]) -> Iterator[tuple[CloudEvent, int]]:
         """Yield the events about *noted*, each with the number of its answers."""
@@ -203,6 +208,11 @@ class Outbox:
     def _lose(self, count: int) -> None:
         self.statistics.failed += count
         log.warning("served_event_lost", extra={"total": self.statistics.failed})
+
+
+def _size(recommended: Recommended) -> int:
+    """Return the bytes of the items of an answer."""
+    return memoryview(recommended.answer.recommendations).nbytes
 
 
 def make_served(noted: Noted, described: Served, *, source: str, extensions: dict[str, str]) -> CloudEvent:

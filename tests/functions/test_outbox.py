@@ -146,6 +146,18 @@ async def test_a_slow_sink_drops_events_instead_of_using_memory(monkeypatch):
     assert box.statistics.dropped >= 15
 
 
+async def test_long_answers_drop_events_instead_of_using_memory(monkeypatch):
+    """Answers beyond the bytes of the queue are dropped; once the others are sent, the queue takes answers again."""
+    items = Raw(json.dumps([{"item_id": "a" * 100, "score": 1.0}] * 10).encode())
+    long = Recommended(RecommendAnswer("zoe", items), SHOWN.model)
+    monkeypatch.setattr(outbox_module, "QUEUE_BYTES", 3 * len(bytes(items)))
+    async with sending(202, group=2) as (_, box):
+        assert [bool(box.note(long, request_id="r")) for _ in range(6)] == [True] * 4 + [False] * 2
+        await until(lambda: box.statistics.sent == 4)
+        assert box.note(long, request_id="r")
+    assert (box.statistics.sent, box.statistics.dropped) == (5, 2)
+
+
 def test_the_sink_is_read_from_knatives_variables():
     """The settings read and check K_SINK and K_CE_OVERRIDES, the variables that a SinkBinding sets."""
 
