@@ -125,7 +125,7 @@ def _plan(
     except (StateError, StoreError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{users} users in all arms find a change of {lift:.1%} with a probability of 80 %")
+    print(f"{users} users in all arms find a change of {lift:.1%} with a probability of at least 80 %")
     return 0
 
 

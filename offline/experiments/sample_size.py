@@ -7,6 +7,8 @@ from statistics import NormalDist
 from offline.experiments.sequences import ALPHA, LEAST_USERS, effective_users, stretch
 
 POWER = 0.8
+# Mean and deviation are estimates, and a change may be a little smaller than the one that was planned for.
+_PLANNED_POWER = 0.85
 
 
 def plan_users(
@@ -17,7 +19,9 @@ def plan_users(
     shares: Sequence[float] = (0.5, 0.5),
 ) -> int:
     """
-    Return the users of all arms together that show a *lift* with probability `POWER`.
+    Return the users of all arms together that show a *lift* with a probability of at least `POWER`.
+
+    The plan aims at 0.85, so that a mean or a lift that is 4 % smaller leaves 0.8.
 
     The interval of each arm then lies above 0 at this number of users or before.
 
@@ -28,7 +32,7 @@ def plan_users(
         shares: Shares of the arms, the control first.
     """
     # At the planned number of users, the interval reaches this many standard errors.
-    reach = stretch(1.0, planned=1.0, alpha=ALPHA / (len(shares) - 1)) + NormalDist().inv_cdf(POWER)
+    reach = stretch(1.0, planned=1.0, alpha=ALPHA / (len(shares) - 1)) + NormalDist().inv_cdf(_PLANNED_POWER)
     needed = (reach * deviation / (mean * lift)) ** 2
     smallest = min(shares[1:])
     users = needed / effective_users(shares[0], smallest)

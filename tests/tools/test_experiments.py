@@ -156,7 +156,7 @@ def test_wrong_words_are_refused(experiments, capsys):
 def test_a_plan_says_how_many_users(experiments, capsys):
     """The plan depends on rate, deviation, lift and shares, and needs no pipeline."""
     assert experiments("plan", "--rate", "0.5", "--deviation", "0.5", "--lift", "10%") == 0
-    assert capsys.readouterr().out.startswith("6012 users")
+    assert capsys.readouterr().out.startswith("6632 users")
     assert experiments("plan", "--rate", "0.5", "--lift", "10%", "--arm", "a=90%", "--arm", "b=10%") == 0
     assert int(capsys.readouterr().out.split()[0]) > 20_000
 
@@ -171,7 +171,7 @@ def test_a_plan_reads_the_log(logged, tmp_path, capsys):
         capsys.readouterr().out,
     )
     assert found
-    assert int(found[1]) == plan_users(0.3, 0.45845, lift=0.1)
+    assert int(found[1]) == plan_users(0.3, (0.21 * 1200 / 1199) ** 0.5, lift=0.1)
     assert main([*plan, "--follow", "100h"]) == 1
     assert "the log has 0 users whose time is over" in capsys.readouterr().err
     assert main(["experiments", "plan", "--state-dir", str(tmp_path / "empty")]) == 1
