@@ -17,14 +17,13 @@ from chassis.wire.problems import Fault, InvalidRequestError
 from functions.extract_features.moments import read_time_us
 from functions.extract_features.store_calls import unavailable
 from recstore.exposures.log import ExposureLog
-from recstore.exposures.records import Entry, Exposure, ExposureGroup, Origin, ShownItem, action_of
+from recstore.exposures.records import Entry, ExposureGroup, Origin, ShownItem, action_of
 from recstore.port import EventOutcome, StoreError
 from recsys import metrics
 from recsys.contracts import events
 from recsys.contracts.events import ServedData, ServedGroupData, ServedItem
 from recsys.records import Interaction, digest_event
 
-_Answers = Exposure | ExposureGroup
 # One transaction at a time. Events that arrive during a transaction share the next.
 _LIMITS = BatchLimits(max_batch_size=64, max_wait_s=0.0, max_queue_size=2048, slots=1)
 
@@ -40,7 +39,7 @@ class Exposures:
 
     def __init__(self, log: ExposureLog) -> None:
         self._log = log
-        self._batcher: AsyncBatcher[_Answers, None] = AsyncBatcher(self._note, limits=_LIMITS)
+        self._batcher: AsyncBatcher[ExposureGroup, None] = AsyncBatcher(self._note, limits=_LIMITS)
         self.outcomes: Counter[EventOutcome] = Counter()
         self.actions = LabelledCounter(metrics.EXPOSURE_ACTIONS)
 
@@ -73,7 +72,7 @@ class Exposures:
             if action.exposure_id and outcome is EventOutcome.ACCEPTED:
                 self.actions.add(action.kind)
 
-    async def _take(self, answers: _Answers, _event: CloudEvent, call: Call) -> None:
+    async def _take(self, answers: ExposureGroup, _event: CloudEvent, call: Call) -> None:
         """
         Note the exposures of an event.
 
@@ -82,7 +81,7 @@ class Exposures:
         """
         await self._batcher.ask(answers, within_s=call.deadline.left_s())
 
-    async def _note(self, answers: Sequence[_Answers], _within_s: float) -> list[None]:
+    async def _note(self, answers: Sequence[ExposureGroup], _within_s: float) -> list[None]:
         self.outcomes.update(await self._keep(answers))
         return [None] * len(answers)
 
@@ -93,7 +92,7 @@ class Exposures:
             raise unavailable("exposure log") from error
 
 
-def read_served(event: CloudEvent) -> Exposure:
+def read_served(event: CloudEvent) -> ExposureGroup:
     """
     Return the exposure that *event* reports.
 
@@ -170,7 +169,7 @@ def _shown(item: ServedItem, place: int) -> str | ShownItem:
     return ShownItem(item.item_id, item.position or place, item.propensity)
 
 
-def _exposure(answer: ServedData, *, event: CloudEvent) -> Exposure:
+def _exposure(answer: ServedData, *, event: CloudEvent) -> ExposureGroup:
     faults = list[Fault]()
     time_us = read_time_us(answer.time, event, path="$.time", faults=faults)
     if faults:
@@ -178,16 +177,11 @@ def _exposure(answer: ServedData, *, event: CloudEvent) -> Exposure:
     items = tuple(
         [each if isinstance(each, str) else _shown(each, place) for place, each in enumerate(answer.items, 1)]
     )
-    made = _origin(answer)
-    return Exposure(
-        answer.exposure_id,
+    return ExposureGroup.alone(
         answer.user_id,
-        time_us,
-        items,
-        made.model,
-        made.version,
-        made.experiment,
-        made.arm,
-        answer.took_us,
-        made.failed,
+        answer.exposure_id,
+        time_us=time_us,
+        items=items,
+        took_us=answer.took_us,
+        origin=_origin(answer),
     )

@@ -100,18 +100,30 @@ class ExposureGroup(Struct, frozen=True):
 
     @classmethod
     def of(cls, exposure: Exposure) -> "ExposureGroup":
-        """Return *exposure* as a group; its key is that of the exposure of the user."""
+        """Return *exposure* as a group."""
         origin = Origin(exposure.model, exposure.version, exposure.experiment, exposure.arm, exposure.failed)
-        return cls(
-            f"{exposure.user_id}/{exposure.exposure_id}",
-            [exposure.user_id],
-            [exposure.exposure_id],
-            [exposure.time_us],
-            [exposure.items],
-            [exposure.took_us],
-            [origin],
-            [0],
+        return cls.alone(
+            exposure.user_id,
+            exposure.exposure_id,
+            time_us=exposure.time_us,
+            items=exposure.items,
+            took_us=exposure.took_us,
+            origin=origin,
         )
+
+    @classmethod
+    def alone(
+        cls,
+        user_id: str,
+        exposure_id: str,
+        *,
+        time_us: int,
+        items: tuple[str | ShownItem, ...],
+        took_us: int | None,
+        origin: Origin,
+    ) -> "ExposureGroup":
+        """Return one answer as a group, whose key is that of the exposure of the user."""
+        return cls(f"{user_id}/{exposure_id}", [user_id], [exposure_id], [time_us], [items], [took_us], [origin], [0])
 
     def exposures(self) -> Iterator[Exposure]:
         """Yield the answers."""
