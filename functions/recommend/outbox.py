@@ -82,7 +82,7 @@ class Outbox:
         self._source = source
         self._transport = transport
         self._sleep = sleep
-        self._waiting: deque[tuple[Recommended, str, str, int, float]] = deque()
+        self._waiting: deque[Noted] = deque()
         self._waiting_bytes = self._unsent = 0
         self._gathering = asyncio.Lock()
         self._has_some, self._is_full, self._is_done = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -110,7 +110,7 @@ class Outbox:
             return ""
         exposure_id, time_us = recommended.exposure_id or draw_exposure_id(), time.time_ns() // 1000
         # A sender describes many answers in a row, which takes half the time.
-        self._waiting.append((recommended, exposure_id, request_id, time_us, took_s))
+        self._waiting.append(Noted(recommended, exposure_id, request_id, time_us, took_s))
         self._waiting_bytes += _size(recommended)
         self._unsent += 1
         self._has_some.set()
@@ -138,11 +138,15 @@ class Outbox:
 
     async def _send_group(self) -> None:
         group = await self._take()
+        taken = len(group)
         try:
-            for event, count in self._make_events(group):
+            made = list(self._make_events(group))
+            # A slow sink must not hold the answers, whose bodies are longer than the events.
+            group.clear()
+            for event, count in made:
                 await self._send(event, count)
         finally:
-            self._unsent -= len(group)
+            self._unsent -= taken
             self._is_done.set()
 
     async def _take(self) -> list[Noted]:
@@ -156,9 +160,9 @@ class Outbox:
                 self._is_full.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._is_full.wait(), _GATHER_S)
-            taken = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
-            self._waiting_bytes -= sum(_size(recommended) for recommended, *_ in taken)
-            return [Noted.of(*each) for each in taken]
+            group = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
+            self._waiting_bytes -= sum(_size(noted.recommended) for noted in group)
+            return group
 
     def _make_events(self, noted: Sequence[Noted]) -> Iterator[tuple[CloudEvent, int]]:
         """Yield the events about *noted*, each with the number of its answers."""

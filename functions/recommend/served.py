@@ -1,11 +1,8 @@
 """Descriptions of answers in events: of one answer, or of a group column by column."""
 
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Self
 
 import msgspec
-from msgspec import Raw
 from msgspec.structs import asdict
 
 from functions.recommend.hops import decode_items
@@ -25,79 +22,49 @@ _encode = msgspec.json.Encoder().encode
 _NULL = b"null"
 
 
-class Made(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
+class Noted(msgspec.Struct, frozen=True):
     """
-    How answers were made.
+    An answer to report.
 
     Attributes:
-        model: The model that ranked, JSON; null if no model did.
-        experiment: The experiment that the answers belong to.
-        arm: The arm of the experiment.
-        degraded: The hops that failed.
-        arm_failed: Whether the arm could not rank, so that the default did.
+        recommended: The answer, and how it was made.
+        exposure_id: Its id in events.
+        request_id: The id of its request.
+        time_us: When it was made, microseconds since the epoch.
+        took_s: How long it took.
     """
 
-    model: bytes
-    experiment: str | None
-    arm: str | None
-    degraded: tuple[str, ...]
-    arm_failed: bool
+    recommended: Recommended
+    exposure_id: str
+    request_id: str
+    time_us: int
+    took_s: float = 0.0
+
+    @property
+    def took_us(self) -> int:
+        """How long the answer took, microseconds."""
+        return round(self.took_s * 1e6)
 
     def origin(self) -> Origin:
         """
-        Return the origin of answers in events.
+        Return how the answer was made.
 
         Raises:
             msgspec.DecodeError: the model is malformed.
         """
-        return Origin(_model.decode(self.model), self.experiment, self.arm, self.degraded, self.arm_failed)
-
-
-# Answers that were made alike share one object.
-_made = lru_cache(256)(Made)
-
-
-class Noted(msgspec.Struct, frozen=True, gc=False):
-    """
-    The facts about an answer that events report. The garbage collector does not track them (`gc=False`).
-
-    Attributes:
-        exposure_id: Identifies the answer in events.
-        user_id: The user.
-        request_id: The id of the request.
-        time_us: When the answer was made, microseconds since the epoch.
-        took_us: How long it took, microseconds.
-        recommendations: The items and scores, JSON.
-        propensities: The propensity of each item, JSON; null if nothing was drawn at random.
-        made: How the answer was made.
-    """
-
-    exposure_id: str
-    user_id: str
-    request_id: str
-    time_us: int
-    took_us: int
-    recommendations: bytes
-    propensities: bytes
-    made: Made
-
-    @classmethod
-    def of(cls, recommended: Recommended, exposure_id: str, request_id: str, time_us: int, took_s: float) -> Self:
-        """Return the facts about *recommended*."""
-        answer, treatment = recommended.answer, recommended.treatment
-        experiment, arm = (treatment.experiment, treatment.arm) if treatment else (None, None)
-        made = _made(bytes(recommended.model) or _NULL, experiment, arm, answer.degraded, recommended.arm_failed)
-        return cls(
-            exposure_id,
-            answer.user_id,
-            request_id,
-            time_us,
-            round(took_s * 1e6),
-            # A view would keep the whole body in memory, with the answers to other callers.
-            bytes(answer.recommendations),
-            bytes(recommended.propensities),
-            made,
+        made, treatment = self.recommended, self.recommended.treatment
+        return Origin(
+            _model.decode(made.model or _NULL),
+            treatment.experiment if treatment else None,
+            treatment.arm if treatment else None,
+            made.answer.degraded,
+            made.arm_failed,
         )
+
+    def propensities(self) -> list[float] | None:
+        """Return the propensity of each item; None if nothing was drawn at random."""
+        found: list[float] | None = _propensities.decode(self.recommended.propensities)
+        return found
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -153,12 +120,12 @@ def describe(noted: Noted) -> Served:
     Raises:
         msgspec.DecodeError: the answer of rank_items is malformed.
     """
-    ranked = decode_items(Raw(noted.recommendations))
-    propensities = _propensities.decode(noted.propensities) or [1.0] * len(ranked)
-    origin = noted.made.origin()
+    answer, origin = noted.recommended.answer, noted.origin()
+    ranked = decode_items(answer.recommendations)
+    propensities = noted.propensities() or [1.0] * len(ranked)
     return Served(
         noted.exposure_id,
-        noted.user_id,
+        answer.user_id,
         [
             Shown(item.item_id, item.score, position, propensity)
             for position, (item, propensity) in enumerate(zip(ranked, propensities, strict=True), 1)
@@ -178,30 +145,40 @@ class AnswerColumns:
 
     def __init__(self) -> None:
         self._columns = ServedGroupData([], [], [], [], [], [], [], [], [])
-        self._places: dict[Made, int] = {}
+        self._places: dict[tuple[object, ...], int] = {}
 
     def add(self, noted: Noted) -> None:
         """
         Add an answer; about 1.5 us.
 
         Raises:
-            msgspec.DecodeError: the answer of rank_items is malformed; nothing was added.
+            msgspec.DecodeError, ValueError: the answer of rank_items is malformed; nothing was added.
         """
-        columns = self._columns
-        ids = [each.item_id for each in _ids.decode(noted.recommendations)]
-        propensities = None if noted.propensities == _NULL else _propensities.decode(noted.propensities)
-        place = self._places.get(noted.made)
-        if place is None:
-            columns.origins.append(noted.made.origin())
-            place = self._places[noted.made] = len(self._places)
+        columns, answer = self._columns, noted.recommended.answer
+        ids, propensities = [each.item_id for each in _ids.decode(answer.recommendations)], noted.propensities()
+        if propensities and len(propensities) != len(ids):
+            # extract_features would refuse the whole group.
+            raise ValueError(f"{len(propensities)} propensities of {len(ids)} items")
+        origin = self._place_origin(noted)
         columns.exposure_id.append(noted.exposure_id)
-        columns.user_id.append(noted.user_id)
+        columns.user_id.append(answer.user_id)
         columns.items.append(ids)
         columns.time_us.append(noted.time_us)
         columns.took_us.append(noted.took_us)
-        columns.origin.append(place)
+        columns.origin.append(origin)
         columns.request_id.append(noted.request_id)
         columns.propensities.append(propensities)
+
+    def _place_origin(self, noted: Noted) -> int:
+        """Return the place of the answer's origin in the column of origins, and add it if it is new."""
+        made, treatment = noted.recommended, noted.recommended.treatment
+        arm = (treatment.experiment, treatment.arm) if treatment else None
+        key = (bytes(made.model), arm, made.answer.degraded, made.arm_failed)
+        place = self._places.get(key)
+        if place is None:
+            self._columns.origins.append(noted.origin())
+            place = self._places[key] = len(self._places)
+        return place
 
     def bodies(self, *, most_bytes: int) -> Iterator[tuple[bytes, int]]:
         """Yield JSON of at most *most_bytes* about the answers, each with their number; a longer answer is alone."""

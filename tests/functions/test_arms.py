@@ -169,9 +169,9 @@ def test_the_event_names_experiment_and_arm():
     answer = RecommendAnswer("zoe", Raw(b'[{"item_id":"a","score":0.9}]'))
     treatment = Treatment("colours", "red")
     recommended = Recommended(answer, Raw(b"null"), Raw(b"null"), "e1", treatment, arm_failed=True)
-    served = describe(Noted.of(recommended, "x1", "r", time_us=0, took_s=0))
+    served = describe(Noted(recommended, "x1", "r", time_us=0, took_s=0))
     assert (served.experiment, served.arm, served.arm_failed) == ("colours", "red", True)
-    plain = describe(Noted.of(Recommended(answer, Raw(b"null")), "x1", "r", time_us=0, took_s=0))
+    plain = describe(Noted(Recommended(answer, Raw(b"null")), "x1", "r", time_us=0, took_s=0))
     assert (plain.experiment, plain.arm) == (None, None)
 
 

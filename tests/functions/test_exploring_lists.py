@@ -62,6 +62,6 @@ async def test_lists_that_no_event_describes_do_not_explore():
 def test_the_event_holds_the_propensities():
     """Each item of the event has the propensity that rank_items answered with."""
     answer = RecommendAnswer("zoe", Raw(b'[{"item_id":"a","score":0.9},{"item_id":"b","score":0.5}]'))
-    noted = Noted.of(Recommended(answer, Raw(b"null"), Raw(b"[0.975,0.0025]")), "x1", "r", time_us=0, took_s=0)
+    noted = Noted(Recommended(answer, Raw(b"null"), Raw(b"[0.975,0.0025]")), "x1", "r", time_us=0, took_s=0)
     event = make_served(noted, describe(noted), source="/s", extensions={})
     assert [item["propensity"] for item in json.loads(event.data)["items"]] == [0.975, 0.0025]

@@ -73,7 +73,7 @@ async def sending(*answers: int | Exception, group: int = 1) -> AsyncIterator[tu
 def test_the_event_describes_the_answer():
     """The event lists the items with score and propensity, the model, the degraded parts and the request id."""
     moment = datetime(2026, 1, 1, tzinfo=UTC)
-    noted = Noted.of(SHOWN, "x1", "r", time_us=round(moment.timestamp() * 1e6), took_s=0.0123)
+    noted = Noted(SHOWN, "x1", "r", time_us=round(moment.timestamp() * 1e6), took_s=0.0123)
     event = make_served(noted, describe(noted), source="/s", extensions={"tenant": "t1"})
     assert (event.type, event.subject, event.time) == ("dev.recsys.recommendation.served.v1", "zoe", moment)
     assert event.extensions == {"tenant": "t1"}
@@ -92,7 +92,7 @@ def test_the_event_describes_the_answer():
         "took_us": 12_300,
     }
     popular = Recommended(SHOWN.answer, Raw(b"null"))
-    assert describe(Noted.of(popular, "x1", "r", time_us=0, took_s=0)).model is None
+    assert describe(Noted(popular, "x1", "r", time_us=0, took_s=0)).model is None
 
 
 async def test_events_are_sent_in_the_background():
@@ -269,10 +269,11 @@ async def test_groups_of_the_longest_lists_are_read():
 async def test_a_group_without_its_unreadable_answer_is_sent():
     """An answer that cannot be decoded is counted as failed; the others of its group are sent."""
     unreadable = Recommended(SHOWN.answer, Raw(b'{"name":1}'))
+    uneven = msgspec.structs.replace(SHOWN, propensities=Raw(b"[0.9]"))
     async with sending(202, group=10) as (broker, box):
-        for recommended in [SHOWN, unreadable, SHOWN]:
+        for recommended in [SHOWN, unreadable, uneven, SHOWN]:
             box.note(recommended, request_id="r")
-    assert (box.statistics.sent, box.statistics.failed) == (2, 1)
+    assert (box.statistics.sent, box.statistics.failed) == (2, 2)
     assert {len(each) for each in json.loads(broker.requests[0].content).values()} == {1, 2}
     async with sending(202, group=10) as (broker, box):
         box.note(unreadable, request_id="r")
