@@ -210,6 +210,12 @@ async def test_a_group_is_kept_as_its_answers(kept):
     assert kept.exposures.outcomes == {EventOutcome.ACCEPTED: 3, EventOutcome.REPEATED: 3}
 
 
+async def test_a_group_takes_ids_with_quotes_and_backslashes(kept):
+    """These characters are allowed in ids, although JSON escapes them as it escapes forbidden ones."""
+    await kept.take(grouped(2, user_id=['a"b', "a\\u0001b"]), events.SERVED_GROUP)
+    assert sorted(each.user_id for each in await kept.joined()) == ['a"b', "a\\u0001b"]
+
+
 async def test_a_time_of_a_group_in_the_future_counts_as_the_present(kept):
     """A device whose clock is ahead cannot make an exposure that no interaction can follow."""
     later_us = round((time.time() + 86_400) * 1e6)
@@ -280,6 +286,7 @@ async def test_a_malformed_answer_is_refused(kept, change, path):
         ({"user_id": ["ann"]}, "$.user_id"),
         ({"user_id": ["ann", "u" * 129]}, "$.user_id[1]"),
         ({"user_id": ["ann", "b\u0000b"]}, "$.user_id[1]"),
+        ({"user_id": ["ann", 'b"\\\u0001b']}, "$.user_id[1]"),
         ({"items": [["lamp"], [1]]}, "$.items[1][0]"),
         ({"items": [["lamp"]] * 3}, "$.items"),
         ({"time_us": [0, -1]}, "$.time_us[1]"),
