@@ -69,7 +69,7 @@ _GROUP_EXPOSURES = [
     *_making("exposures"),
     """
     INSERT INTO exposures SELECT
-        (body ->> 1) || '/' || key, time_us, json_array(body ->> 1),
+        length(body ->> 1) || '/' || (body ->> 1) || '/' || key, time_us, json_array(body ->> 1),
         json_array(
             json_array(
                 json_array(key), json_array(time_us), json_array(json(body -> 3)), json_array(body ->> 8),

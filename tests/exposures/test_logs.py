@@ -88,6 +88,11 @@ async def test_a_repeated_entry_counts_once(log):
     assert [(each.user_id, each.items[0].outcomes) for each in await read(log)] == [("ann", ("click",)), ("bob", ())]
 
 
+async def test_ids_with_slashes_stay_apart(log):
+    """Two answers whose user and id give the same text together are both kept."""
+    assert await log.note([shown("c", user="a/b"), shown("b/c", user="a")]) == [EventOutcome.ACCEPTED] * 2
+
+
 async def test_shuffled_and_repeated_entries_of_several_instances_give_the_join(place):
     """Instances that share the entries, in any order and partly twice, end with the join of the distinct ones."""
     draw = random.Random(5)

@@ -8,8 +8,8 @@ the rules once for both passes.
 Refusing a body costs little more than receiving it, for four reasons. The second pass reads pieces of raw JSON, and
 makes Python values only of short strings and of numbers. It stops at an array or a text that is too long. A long body
 goes through the second pass first, unless the decoder takes long bodies, because the fast path reads an over-long array
-to its end. A long body of more than
-8,192 arrays and objects is refused unread, because skipping an array takes as long as skipping 20 bytes of text.
+to its end. A long body of more than 8,192 arrays and objects is refused unread, because skipping an array takes as long
+as skipping 20 bytes of text.
 """
 
 from collections.abc import Callable, Sequence

@@ -123,7 +123,9 @@ class ExposureGroup(Struct, frozen=True):
         origin: Origin,
     ) -> "ExposureGroup":
         """Return one answer as a group, whose key is that of the exposure of the user."""
-        return cls(f"{user_id}/{exposure_id}", [user_id], [exposure_id], [time_us], [items], [took_us], [origin], [0])
+        # The length keeps "a/b" + "c" and "a" + "b/c" apart.
+        key = f"{len(user_id)}/{user_id}/{exposure_id}"
+        return cls(key, [user_id], [exposure_id], [time_us], [items], [took_us], [origin], [0])
 
     def exposures(self) -> Iterator[Exposure]:
         """Yield the answers."""
