@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from chassis.batching.async_batcher import AsyncBatcher
@@ -21,7 +22,7 @@ from recstore.exposures.records import Entry, ExposureGroup, Origin, ShownItem, 
 from recstore.port import EventOutcome, StoreError
 from recsys import metrics
 from recsys.contracts import events
-from recsys.contracts.events import ServedData, ServedGroupData, ServedItem
+from recsys.contracts.events import MAX_GROUP, ServedData, ServedGroupData, ServedItem, ServedPart
 from recsys.records import Interaction, digest_event
 
 # One transaction at a time. Events that arrive during a transaction share the next.
@@ -114,42 +115,55 @@ def read_group(event: CloudEvent) -> ExposureGroup:
 
 def _group(answers: ServedGroupData, *, event: CloudEvent) -> ExposureGroup:
     """Return *answers*; a time in the future counts as the present, as `read_time_us` says."""
-    if faults := list(_group_faults(answers)):
+    parts = answers.parts
+    faults = [fault for place, part in enumerate(parts) for fault in _part_faults(part, f"$.parts[{place}]")]
+    if sum(len(part.exposure_id) for part in parts) > MAX_GROUP:
+        faults.append(Fault("$.parts", f"must describe at most {MAX_GROUP} answers"))
+    if faults:
         raise InvalidRequestError(faults=faults)
     now_us = time.time_ns() // 1000
-    times_us = answers.time_us
+    times_us = list(chain.from_iterable(part.time_us for part in parts))
     if max(times_us) > now_us:
         times_us = [min(each, now_us) for each in times_us]
-    items: list[tuple[str | ShownItem, ...]] = list(map(tuple, answers.items))
-    for place, drawn in enumerate(answers.propensities):
-        if drawn:
-            pairs = zip(answers.items[place], drawn, strict=True)
-            items[place] = tuple([ShownItem(item, position, each) for position, (item, each) in enumerate(pairs, 1)])
+    places: dict[Origin, int] = {}
+    origin: list[int] = []
+    for part in parts:
+        own = [places.setdefault(_origin(each), len(places)) for each in part.origins]
+        origin += [own[each] for each in part.origin]
     return ExposureGroup(
         digest_event(event.source, event.id).hex(),
-        answers.user_id,
-        answers.exposure_id,
+        list(chain.from_iterable(part.user_id for part in parts)),
+        list(chain.from_iterable(part.exposure_id for part in parts)),
         times_us,
-        items,
-        list(answers.took_us),
-        [_origin(each) for each in answers.origins],
-        answers.origin,
+        list(chain.from_iterable(map(_items, parts))),
+        list(chain.from_iterable(part.took_us for part in parts)),
+        list(places),
+        origin,
     )
 
 
-def _group_faults(answers: ServedGroupData) -> Iterator[Fault]:
-    count = len(answers.exposure_id)
+def _items(part: ServedPart) -> list[tuple[str | ShownItem, ...]]:
+    items: list[tuple[str | ShownItem, ...]] = list(map(tuple, part.items))
+    for place, drawn in enumerate(part.propensities):
+        if drawn:
+            pairs = zip(part.items[place], drawn, strict=True)
+            items[place] = tuple([ShownItem(item, position, each) for position, (item, each) in enumerate(pairs, 1)])
+    return items
+
+
+def _part_faults(part: ServedPart, path: str) -> Iterator[Fault]:
+    count = len(part.exposure_id)
     columns = ("user_id", "items", "time_us", "took_us", "origin")
-    optional = [name for name in ("request_id", "propensities") if getattr(answers, name)]
+    optional = ("propensities",) if part.propensities else ()
     for name in (*columns, *optional):
-        if len(getattr(answers, name)) != count:
-            yield Fault(f"$.{name}", f"must have {count} members, one for each exposure_id")
-    if answers.origin and max(answers.origin) >= len(answers.origins):
-        places = (place for place, each in enumerate(answers.origin) if each >= len(answers.origins))
-        yield from (Fault(f"$.origin[{place}]", "must be a place in $.origins") for place in places)
-    for place, (items, drawn) in enumerate(zip(answers.items, answers.propensities, strict=False)):
+        if len(getattr(part, name)) != count:
+            yield Fault(f"{path}.{name}", f"must have {count} members, one for each exposure_id")
+    if part.origin and max(part.origin) >= len(part.origins):
+        places = (place for place, each in enumerate(part.origin) if each >= len(part.origins))
+        yield from (Fault(f"{path}.origin[{place}]", f"must be a place in {path}.origins") for place in places)
+    for place, (items, drawn) in enumerate(zip(part.items, part.propensities, strict=False)):
         if drawn and len(drawn) != len(items):
-            yield Fault(f"$.propensities[{place}]", f"must have {len(items)} members, one for each item")
+            yield Fault(f"{path}.propensities[{place}]", f"must have {len(items)} members, one for each item")
 
 
 def _origin(made: events.Origin | ServedData) -> Origin:

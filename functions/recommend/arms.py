@@ -64,6 +64,8 @@ class Arms:
         Raises:
             DependencyError, DeadlineExceededError: as `RankingClient.rank`, if no call could be ranked.
         """
+        if not self._clients:
+            return await self._default.rank(calls, call=call, within_s=within_s), frozenset()
         places: dict[str, list[int]] = {}
         for place, treatment in enumerate(treatments):
             places.setdefault(treatment.url if treatment else "", []).append(place)

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,9 +35,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("recsys.recommend")
 
-# The most answers that wait, and the most bytes of their items.
-QUEUE_SIZE = 4096
-QUEUE_BYTES = 16 * 2**20
+# The most bytes of descriptions that wait.
+QUEUE_BYTES = 4 * 2**20
 SENDERS = 4
 FLUSH_S = 1.0
 _ATTEMPTS = 5
@@ -45,7 +44,24 @@ _BASE_S = 0.2
 _TIMEOUT_S = 5.0
 # How long a group waits for further answers, and the most bytes of them: extract_features takes bodies of 256 KiB.
 _GATHER_S = 0.5
-_GROUP_BYTES = 204_800
+_GROUP_BYTES = 245_760
+# The answers of a part. The caches of the processor still hold so many when they are described.
+_PART = 32
+
+
+class Described(msgspec.Struct, frozen=True):
+    """
+    A description of answers.
+
+    Attributes:
+        body: JSON: the data of an event about one answer, or a part of those of an event about a group.
+        count: The number of answers.
+        event: The event about one answer; None for a part.
+    """
+
+    body: bytes
+    count: int
+    event: CloudEvent | None = None
 
 
 @dataclass
@@ -82,8 +98,10 @@ class Outbox:
         self._source = source
         self._transport = transport
         self._sleep = sleep
-        self._waiting: deque[Noted] = deque()
-        self._waiting_bytes = self._unsent = 0
+        self._part = min(_PART, settings.group)
+        self._noted: list[Noted] = []
+        self._described: deque[Described] = deque()
+        self._described_answers = self._described_bytes = self._unsent = 0
         self._gathering = asyncio.Lock()
         self._has_some, self._is_full, self._is_done = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._is_closing = False
@@ -105,18 +123,51 @@ class Outbox:
 
         If the queue is full, drop the answer and return "".
         """
-        if len(self._waiting) >= QUEUE_SIZE or self._waiting_bytes > QUEUE_BYTES:
+        if self._described_bytes > QUEUE_BYTES:
             self.statistics.dropped += 1
             return ""
         exposure_id, time_us = recommended.exposure_id or draw_exposure_id(), time.time_ns() // 1000
-        # A sender describes many answers in a row, which takes half the time.
-        self._waiting.append(Noted(recommended, exposure_id, request_id, time_us, took_s))
-        self._waiting_bytes += _size(recommended)
+        self._noted.append(Noted(recommended, exposure_id, request_id, time_us, took_s))
         self._unsent += 1
+        if len(self._noted) >= self._part:
+            self._describe()
         self._has_some.set()
-        if len(self._waiting) >= self._group:
-            self._is_full.set()
         return exposure_id
+
+    def _describe(self) -> None:
+        """Describe the answers noted since the last call. Describing many in a row takes half the time."""
+        noted, self._noted = self._noted, []
+        if self._group == 1:
+            made = self._succeeding(noted, self._describe_alone)
+        else:
+            columns = AnswerColumns()
+            self._succeeding(noted, columns.add)
+            made = [Described(body, count) for body, count in columns.bodies(most_bytes=_GROUP_BYTES)]
+        self._described.extend(made)
+        self._described_answers += sum(each.count for each in made)
+        self._described_bytes += sum(len(each.body) for each in made)
+        if self._has_group():
+            self._is_full.set()
+
+    def _has_group(self) -> bool:
+        return self._described_answers >= self._group or self._described_bytes >= _GROUP_BYTES
+
+    def _describe_alone(self, noted: Noted) -> Described:
+        event = make_served(noted, describe(noted), source=self._source, extensions=self._extensions)
+        return Described(event.data, 1, event)
+
+    def _succeeding(self, noted: Sequence[Noted], describe: Callable[[Noted], T]) -> list[T]:
+        """Return what *describe* returns for each of *noted* that it can describe, and count the others as failed."""
+        results = []
+        for each in noted:
+            try:
+                results.append(describe(each))
+            except Exception:
+                # An answer that cannot be decoded must not end the request of another one, which may call this.
+                self._unsent -= 1
+                self._lose(1)
+                log.exception("served_event_crashed", extra={"request_id": each.request_id})
+        return results
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
@@ -134,58 +185,44 @@ class Outbox:
                         while self._unsent:
                             self._is_done.clear()
                             await self._is_done.wait()
-        self.statistics.dropped += len(self._waiting)
+        self.statistics.dropped += self._described_answers + len(self._noted)
 
     async def _send_group(self) -> None:
         group = await self._take()
-        taken = len(group)
+        count = sum(each.count for each in group)
         try:
-            made = list(self._make_events(group))
-            # A slow sink must not hold the answers, whose bodies are longer than the events.
-            group.clear()
-            for event, count in made:
+            if group:
+                parts = [each.body for each in group]
+                event = group[0].event or make_group(parts, source=self._source, extensions=self._extensions)
                 await self._send(event, count)
         finally:
-            self._unsent -= taken
+            self._unsent -= count
             self._is_done.set()
 
-    async def _take(self) -> list[Noted]:
-        """Wait for an answer; return it together with those that follow soon, if events are about groups."""
+    async def _take(self) -> list[Described]:
+        """Wait for an answer; return descriptions of it and of those that follow soon, if events are about groups."""
         # One sender gathers at a time, so that the groups are large.
         async with self._gathering:
-            while not self._waiting:
+            while not (self._described or self._noted):
                 self._has_some.clear()
                 await self._has_some.wait()
-            if len(self._waiting) < self._group and not self._is_closing:
+            if not (self._has_group() or self._is_closing):
                 self._is_full.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._is_full.wait(), _GATHER_S)
-            group = [self._waiting.popleft() for _ in range(min(self._group, len(self._waiting)))]
-            self._waiting_bytes -= sum(_size(noted.recommended) for noted in group)
+            if self._noted:
+                self._describe()
+            group: list[Described] = []
+            answers = size = 0
+            while self._described:
+                following = self._described[0]
+                answers, size = answers + following.count, size + len(following.body)
+                if group and (answers > self._group or size > _GROUP_BYTES):
+                    break
+                group.append(self._described.popleft())
+                self._described_answers -= following.count
+                self._described_bytes -= len(following.body)
             return group
-
-    def _make_events(self, noted: Sequence[Noted]) -> Iterator[tuple[CloudEvent, int]]:
-        """Yield the events about *noted*, each with the number of its answers."""
-        if self._group == 1:
-            for each, served in self._described(noted, describe):
-                yield make_served(each, served, source=self._source, extensions=self._extensions), 1
-            return
-        columns = AnswerColumns()
-        self._described(noted, columns.add)
-        for body, count in columns.bodies(most_bytes=_GROUP_BYTES):
-            yield make_group(body, source=self._source, extensions=self._extensions), count
-
-    def _described(self, noted: Sequence[Noted], describe: Callable[[Noted], T]) -> list[tuple[Noted, T]]:
-        """Return those of *noted* that can be described, each with what *describe* returns, and count the others."""
-        described = []
-        for each in noted:
-            try:
-                described.append((each, describe(each)))
-            except Exception:
-                # An answer that cannot be decoded must not end the sender, which has further events to send.
-                self._lose(1)
-                log.exception("served_event_crashed", extra={"request_id": each.request_id})
-        return described
 
     async def _send(self, event: CloudEvent, count: int) -> None:
         for attempt in range(_ATTEMPTS):
@@ -214,11 +251,6 @@ class Outbox:
         log.warning("served_event_lost", extra={"total": self.statistics.failed})
 
 
-def _size(recommended: Recommended) -> int:
-    """Return the bytes of the items of an answer."""
-    return memoryview(recommended.answer.recommendations).nbytes
-
-
 def make_served(noted: Noted, described: Served, *, source: str, extensions: dict[str, str]) -> CloudEvent:
     """Return the event about the answer *noted*."""
     return CloudEvent(
@@ -232,13 +264,13 @@ def make_served(noted: Noted, described: Served, *, source: str, extensions: dic
     )
 
 
-def make_group(body: bytes, *, source: str, extensions: dict[str, str]) -> CloudEvent:
-    """Return the event about the answers that *body* describes."""
+def make_group(parts: Sequence[bytes], *, source: str, extensions: dict[str, str]) -> CloudEvent:
+    """Return the event about the answers that *parts* describe."""
     return CloudEvent(
         id=os.urandom(12).hex(),
         source=source,
         type=events.SERVED_GROUP,
         time=datetime.now(UTC),
-        data=body,
+        data=b'{"parts":[%b]}' % b",".join(parts),
         extensions=extensions,
     )

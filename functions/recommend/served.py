@@ -1,4 +1,4 @@
-"""Descriptions of answers in events: of one answer, or of a group column by column."""
+"""Descriptions of answers in events: of one answer, or of several column by column."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from msgspec.structs import asdict
 
 from functions.recommend.hops import decode_items
 from functions.recommend.recommender import Recommended
-from recsys.contracts.events import Origin, ServedGroupData
+from recsys.contracts.events import Origin, ServedPart
 from recsys.contracts.wire import Model
 
 
@@ -141,10 +141,10 @@ def describe(noted: Noted) -> Served:
 
 
 class AnswerColumns:
-    """Describes a group of answers."""
+    """Describes several answers."""
 
     def __init__(self) -> None:
-        self._columns = ServedGroupData([], [], [], [], [], [], [], [], [])
+        self._columns = ServedPart([], [], [], [], [], [], [], [])
         self._places: dict[tuple[object, ...], int] = {}
 
     def add(self, noted: Noted) -> None:
@@ -157,7 +157,7 @@ class AnswerColumns:
         columns, answer = self._columns, noted.recommended.answer
         ids, propensities = [each.item_id for each in _ids.decode(answer.recommendations)], noted.propensities()
         if propensities and len(propensities) != len(ids):
-            # extract_features would refuse the whole group.
+            # extract_features would refuse the whole event.
             raise ValueError(f"{len(propensities)} propensities of {len(ids)} items")
         origin = self._place_origin(noted)
         columns.exposure_id.append(noted.exposure_id)
@@ -166,7 +166,6 @@ class AnswerColumns:
         columns.time_us.append(noted.time_us)
         columns.took_us.append(noted.took_us)
         columns.origin.append(origin)
-        columns.request_id.append(noted.request_id)
         columns.propensities.append(propensities)
 
     def _place_origin(self, noted: Noted) -> int:
@@ -190,7 +189,7 @@ class AnswerColumns:
         yield from _encode_within(columns, most_bytes)
 
 
-def _encode_within(columns: ServedGroupData, most_bytes: int) -> Iterator[tuple[bytes, int]]:
+def _encode_within(columns: ServedPart, most_bytes: int) -> Iterator[tuple[bytes, int]]:
     body, count = _encode(columns), len(columns.exposure_id)
     if len(body) <= most_bytes or count == 1:
         yield body, count

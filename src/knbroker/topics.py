@@ -17,7 +17,7 @@ class Topic(Struct, frozen=True):
     """
     A topic of events: *value* is the subject of an event, or the member *member* of its JSON data.
 
-    An event about several is about the topic if an object of a list in its data is.
+    The member may be a list of values, and may belong to an object of a list in the data.
     """
 
     member: str
@@ -37,7 +37,8 @@ def find_values(member: str, attributes: Mapping[str, Any], data: bytes | None) 
     members = found if isinstance(found, dict) else {}
     listed = (each for each in members.values() if isinstance(each, list))
     named = [each.get(member) for each in [members, *chain(*listed)] if isinstance(each, dict)]
-    return {each for each in [attributes.get("subject"), *named] if isinstance(each, str)}
+    values = chain.from_iterable(each if isinstance(each, list) else [each] for each in named)
+    return {each for each in [attributes.get("subject"), *values] if isinstance(each, str)}
 
 
 def discard(connection: sqlite3.Connection, topic: Topic) -> int:

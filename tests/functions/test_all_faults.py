@@ -122,8 +122,9 @@ def test_a_group_of_answers_lists_columns_of_wrong_length_beside_wrong_types():
         "propensities": [[0.5, 0.5], None],
     }
     with pytest.raises(InvalidRequestError) as caught:
-        read_group(event(columns))
-    assert paths(caught) == ["$.user_id[1]", "$.items[1][1]", "$.time_us", "$.origin[1]", "$.propensities[0]"]
+        read_group(event({"parts": [columns]}))
+    wrong = ["user_id[1]", "items[1][1]", "time_us", "origin[1]", "propensities[0]"]
+    assert paths(caught) == [f"$.parts[0].{each}" for each in wrong]
 
 
 def test_a_declaration_lists_contradictions_beside_wrong_types():

@@ -179,8 +179,8 @@ async def test_repeated_events_change_nothing(kept):
 
 
 def grouped(count: int, **columns: object) -> dict[str, Any]:
-    """Return the data of an event about *count* answers, with other *columns*."""
-    return {
+    """Return the data of an event about *count* answers in one part, with other *columns*."""
+    part = {
         "exposure_id": [f"x{number}" for number in range(count)],
         "user_id": ["ann"] * count,
         "items": [["lamp", "desk"]] * count,
@@ -190,6 +190,7 @@ def grouped(count: int, **columns: object) -> dict[str, Any]:
         "origin": [0] * count,
         **columns,
     }
+    return {"parts": [part]}
 
 
 async def test_a_group_is_kept_as_its_answers(kept):
@@ -208,6 +209,29 @@ async def test_a_group_is_kept_as_its_answers(kept):
     assert [(item.position, item.propensity) for item in found[2].items] == [(1, 0.5), (2, 0.25)]
     assert found[1].time_us - found[0].time_us == 1
     assert kept.exposures.outcomes == {EventOutcome.ACCEPTED: 3, EventOutcome.REPEATED: 3}
+
+
+async def test_the_parts_of_a_group_are_kept_as_one(kept):
+    """Each answer of each part keeps its own origin, whichever part names it first; a repeated event changes nothing."""
+    ials, failed = {"model": {"name": "ials", "version": "abc"}}, {"degraded": ["ranking"]}
+    parts = [
+        *grouped(2, origins=[ials], origin=[0, 0])["parts"],
+        *grouped(3, exposure_id=["y0", "y1", "y2"], origins=[failed, ials], origin=[0, 1, 0])["parts"],
+        *grouped(1, exposure_id=["z0"], origins=[failed], propensities=[[0.5, 0.25]])["parts"],
+    ]
+    for _ in range(2):
+        await kept.take({"parts": parts}, events.SERVED_GROUP)
+    found = {each.exposure_id: each for each in await kept.joined()}
+    assert {name: each.failed for name, each in found.items()} == {
+        "x0": False,
+        "x1": False,
+        "y0": True,
+        "y1": False,
+        "y2": True,
+        "z0": True,
+    }
+    assert [item.propensity for item in found["z0"].items] == [0.5, 0.25]
+    assert kept.exposures.outcomes == {EventOutcome.ACCEPTED: 6, EventOutcome.REPEATED: 6}
 
 
 async def test_a_group_takes_ids_with_quotes_and_backslashes(kept):
@@ -281,23 +305,22 @@ async def test_a_malformed_answer_is_refused(kept, change, path):
 @pytest.mark.parametrize(
     ("change", "path"),
     [
-        ({"exposure_id": ["x0", ""]}, "$.exposure_id[1]"),
-        ({"exposure_id": []}, "$.exposure_id"),
-        ({"user_id": ["ann"]}, "$.user_id"),
-        ({"user_id": ["ann", "u" * 129]}, "$.user_id[1]"),
-        ({"user_id": ["ann", "b\u0000b"]}, "$.user_id[1]"),
-        ({"user_id": ["ann", 'b"\\\u0001b']}, "$.user_id[1]"),
-        ({"items": [["lamp"], [1]]}, "$.items[1][0]"),
-        ({"items": [["lamp"]] * 3}, "$.items"),
-        ({"time_us": [0, -1]}, "$.time_us[1]"),
-        ({"time_us": [0, 4_102_444_800_000_000]}, "$.time_us[1]"),
-        ({"took_us": [1.5, 0]}, "$.took_us[0]"),
-        ({"origin": [0, 1]}, "$.origin[1]"),
-        ({"origin": [0, -1]}, "$.origin[1]"),
-        ({"origins": []}, "$.origin[0]"),
-        ({"request_id": ["r"]}, "$.request_id"),
-        ({"propensities": [[1.0, 0], None]}, "$.propensities[0][1]"),
-        ({"propensities": [[1.0], None]}, "$.propensities[0]"),
+        ({"exposure_id": ["x0", ""]}, "$.parts[0].exposure_id[1]"),
+        ({"exposure_id": []}, "$.parts[0].exposure_id"),
+        ({"user_id": ["ann"]}, "$.parts[0].user_id"),
+        ({"user_id": ["ann", "u" * 129]}, "$.parts[0].user_id[1]"),
+        ({"user_id": ["ann", "b\u0000b"]}, "$.parts[0].user_id[1]"),
+        ({"user_id": ["ann", 'b"\\\u0001b']}, "$.parts[0].user_id[1]"),
+        ({"items": [["lamp"], [1]]}, "$.parts[0].items[1][0]"),
+        ({"items": [["lamp"]] * 3}, "$.parts[0].items"),
+        ({"time_us": [0, -1]}, "$.parts[0].time_us[1]"),
+        ({"time_us": [0, 4_102_444_800_000_000]}, "$.parts[0].time_us[1]"),
+        ({"took_us": [1.5, 0]}, "$.parts[0].took_us[0]"),
+        ({"origin": [0, 1]}, "$.parts[0].origin[1]"),
+        ({"origin": [0, -1]}, "$.parts[0].origin[1]"),
+        ({"origins": []}, "$.parts[0].origin[0]"),
+        ({"propensities": [[1.0, 0], None]}, "$.parts[0].propensities[0][1]"),
+        ({"propensities": [[1.0], None]}, "$.parts[0].propensities[0]"),
     ],
 )
 async def test_a_malformed_group_is_refused(kept, change, path):
@@ -334,13 +357,17 @@ async def test_a_long_group_is_read_like_a_short_one(kept):
     assert len(json.dumps(data)) > 64 * 1024
     await kept.take(data, events.SERVED_GROUP)
     assert len(await kept.joined()) == 100
-    data["exposure_id"][20] = ""
+    data["parts"][0]["exposure_id"][20] = ""
     with pytest.raises(InvalidRequestError) as refusal:
         await kept.take(data, events.SERVED_GROUP)
-    assert refusal.value.faults[0].path == "$.exposure_id[20]"
+    assert refusal.value.faults[0].path == "$.parts[0].exposure_id[20]"
     with pytest.raises(InvalidRequestError) as many:
-        await kept.take(grouped(events.MAX_GROUP + 1), events.SERVED_GROUP)
-    assert "$.exposure_id" in [fault.path for fault in many.value.faults]
+        await kept.take(grouped(events.MAX_PART + 1), events.SERVED_GROUP)
+    assert "$.parts[0].exposure_id" in [fault.path for fault in many.value.faults]
+    (part,) = grouped(events.MAX_PART)["parts"]
+    with pytest.raises(InvalidRequestError) as together:
+        await kept.take({"parts": [part] * (events.MAX_GROUP // events.MAX_PART + 1)}, events.SERVED_GROUP)
+    assert [fault.path for fault in together.value.faults] == ["$.parts"]
 
 
 async def test_the_id_that_seeds_a_draw_is_the_id_of_its_event():

@@ -19,6 +19,7 @@ from functions.recommend.outbox import Outbox, make_served
 from functions.recommend.recommender import RecommendAnswer, Recommended
 from functions.recommend.served import Noted, describe
 from functions.recommend.settings import SinkSettings
+from knbroker.topics import find_values
 from recsys.contracts.events import MAX_GROUP
 from recsys.contracts.wire import MAX_TOP_K
 from recsys.experiments.assignment import Treatment
@@ -135,8 +136,8 @@ async def test_an_unreadable_answer_does_not_stop_the_senders():
 
 
 async def test_a_slow_sink_drops_events_instead_of_using_memory(monkeypatch):
-    """Events beyond the queue's capacity are dropped and counted, and no caller waits for them."""
-    monkeypatch.setattr(outbox_module, "QUEUE_SIZE", 5)
+    """Events beyond the bytes of the queue are dropped and counted, and no caller waits for them."""
+    monkeypatch.setattr(outbox_module, "QUEUE_BYTES", 5 * 150)
     monkeypatch.setattr(outbox_module, "FLUSH_S", 0.01)
     async with sending(202) as (broker, box):
         broker.open.clear()
@@ -147,10 +148,10 @@ async def test_a_slow_sink_drops_events_instead_of_using_memory(monkeypatch):
 
 
 async def test_long_answers_drop_events_instead_of_using_memory(monkeypatch):
-    """Answers beyond the bytes of the queue are dropped; once the others are sent, the queue takes answers again."""
+    """Parts beyond the bytes of the queue are dropped; once the others are sent, the queue takes answers again."""
     items = Raw(json.dumps([{"item_id": "a" * 100, "score": 1.0}] * 10).encode())
     long = Recommended(RecommendAnswer("zoe", items), SHOWN.model)
-    monkeypatch.setattr(outbox_module, "QUEUE_BYTES", 3 * len(bytes(items)))
+    monkeypatch.setattr(outbox_module, "QUEUE_BYTES", 3 * 1030)
     async with sending(202, group=2) as (_, box):
         assert [bool(box.note(long, request_id="r")) for _ in range(6)] == [True] * 4 + [False] * 2
         await until(lambda: box.statistics.sent == 4)
@@ -172,7 +173,7 @@ def test_the_sink_is_read_from_knatives_variables():
     )
     assert read(K_SINK="http://b", SERVED_EVENTS_GROUP="9")[0] == SinkSettings("http://b", {}, 9)
     assert len(read(K_SINK="b")[1]) == 1
-    assert len(read(K_SINK="http://b", SERVED_EVENTS_GROUP="1025")[1]) == 1
+    assert len(read(K_SINK="http://b", SERVED_EVENTS_GROUP="2049")[1]) == 1
     assert len(read(K_SINK="http://b", K_CE_OVERRIDES="{")[1]) == 1
     assert len(read(K_SINK="http://b", K_CE_OVERRIDES='{"extensions":{"a-b":"1","c":"\\u0007","d":"2"}}')[1]) == 2
 
@@ -184,13 +185,13 @@ async def test_answers_that_follow_each_other_share_an_event():
             box.note(msgspec.structs.replace(SHOWN, exposure_id=exposure_id), request_id="r")
     sent = [read_events(list(request.headers.raw), request.content)[0] for request in broker.requests]
     assert {event.type for event in sent} == {"dev.recsys.recommendation.served.group.v1"}
-    groups = [json.loads(event.data) for event in sent]
+    groups = [json.loads(event.data)["parts"][0] for event in sent]
     assert max(len(group["exposure_id"]) for group in groups) == 4
     assert [exposure_id for group in groups for exposure_id in group["exposure_id"]] == ids
     assert all(abs(time_us / 1e6 - time.time()) < 60 for group in groups for time_us in group["time_us"])
     assert all(user_id == "zoe" for group in groups for user_id in group["user_id"])
     assert groups[0]["items"][0] == ["a", "b"]
-    assert (groups[0]["request_id"], "propensities" in groups[0]) == (["r"] * len(groups[0]["origin"]), False)
+    assert "propensities" not in groups[0]
     assert (box.statistics.sent, box.statistics.failed) == (10, 0)
 
 
@@ -200,7 +201,7 @@ async def test_answers_of_a_group_that_were_made_alike_share_their_origin():
     async with sending(202, group=9) as (broker, box):
         for recommended in (SHOWN, other, SHOWN, other):
             box.note(recommended, request_id="r")
-    (group,) = [json.loads(request.content) for request in broker.requests]
+    ((group,),) = [json.loads(request.content)["parts"] for request in broker.requests]
     assert group["origin"] == [0, 1, 0, 1]
     assert group["origins"] == [
         {"model": {"name": "ials", "version": "abc"}, "degraded": ["features"]},
@@ -214,7 +215,7 @@ async def test_a_group_holds_propensities_that_are_not_1():
         box.note(SHOWN, request_id="r")
         box.note(msgspec.structs.replace(SHOWN, propensities=Raw(b"[0.9,0.1]")), request_id="r")
     (request,) = broker.requests
-    assert json.loads(request.content)["propensities"] == [None, [0.9, 0.1]]
+    assert json.loads(request.content)["parts"][0]["propensities"] == [None, [0.9, 0.1]]
     (event,) = read_events(list(request.headers.raw), request.content)
     plain, drawn = read_group(event).exposures()
     assert [(item.position, item.propensity) for item in plain.shown()] == [(1, 1.0), (2, 1.0)]
@@ -237,7 +238,7 @@ async def test_a_group_is_cut_by_its_bytes(monkeypatch):
     monkeypatch.setattr(outbox_module, "_GROUP_BYTES", 400)
     async with sending(202, group=100) as (broker, box):
         ids = [box.note(msgspec.structs.replace(SHOWN, exposure_id=f"x{n}"), request_id="r") for n in range(9)]
-    groups = [json.loads(request.content) for request in broker.requests]
+    groups = [json.loads(request.content)["parts"][0] for request in broker.requests]
     assert [exposure_id for group in groups for exposure_id in group["exposure_id"]] == ids
     assert len(groups) > 1
     assert all(len(group["origins"]) == 1 for group in groups)
@@ -266,6 +267,19 @@ async def test_groups_of_the_longest_lists_are_read():
     assert max(len(request.content) for request in broker.requests) <= 256 * 1024
 
 
+async def test_a_group_has_parts_of_answers():
+    """recommend describes a part of a group as soon as it is complete; extract_features reads all parts in their order."""
+    async with sending(202, group=MAX_GROUP) as (broker, box):
+        ids = [box.note(msgspec.structs.replace(SHOWN, exposure_id=f"x{n}"), request_id="r") for n in range(100)]
+    (request,) = broker.requests
+    (event,) = read_events(list(request.headers.raw), request.content)
+    assert [len(part["exposure_id"]) for part in json.loads(event.data)["parts"]] == [32, 32, 32, 4]
+    assert [each.exposure_id for each in read_group(event).exposures()] == ids
+    assert len(read_group(event).origins) == 1
+    # The broker looks for the users of an erasure in the events that it holds.
+    assert find_values("user_id", {}, event.data) == {"zoe"}
+
+
 async def test_a_group_without_its_unreadable_answer_is_sent():
     """An answer that cannot be decoded is counted as failed; the others of its group are sent."""
     unreadable = Recommended(SHOWN.answer, Raw(b'{"name":1}'))
@@ -274,7 +288,7 @@ async def test_a_group_without_its_unreadable_answer_is_sent():
         for recommended in [SHOWN, unreadable, uneven, SHOWN]:
             box.note(recommended, request_id="r")
     assert (box.statistics.sent, box.statistics.failed) == (2, 2)
-    assert {len(each) for each in json.loads(broker.requests[0].content).values()} == {1, 2}
+    assert {len(each) for each in json.loads(broker.requests[0].content)["parts"][0].values()} == {1, 2}
     async with sending(202, group=10) as (broker, box):
         box.note(unreadable, request_id="r")
     assert (box.statistics.failed, broker.requests) == (1, [])
@@ -282,6 +296,6 @@ async def test_a_group_without_its_unreadable_answer_is_sent():
 
 async def test_the_caller_learns_of_a_dropped_answer(monkeypatch):
     """A full queue is told to the handler, which then returns no exposure id."""
-    monkeypatch.setattr(outbox_module, "QUEUE_SIZE", 1)
+    monkeypatch.setattr(outbox_module, "QUEUE_BYTES", 1)
     box = outbox(Broker(202))
     assert [box.note(SHOWN, request_id="r") for _ in range(2)] == ["x1", ""]

@@ -105,9 +105,16 @@ async def test_a_queue_that_cannot_be_rewritten_says_so(tmp_path: Path, monkeypa
             await broker.discard(ANN)
 
 
-def test_an_event_about_several_users_is_about_each() -> None:
-    """An erasure also finds a user in a list of the data, as in an event about a group of answers."""
-    others = b'{"answers":[{"user_id":"bob"},{"user_id":"ann-of-the-hill"}],"size":2}'
+@pytest.mark.parametrize(
+    "others",
+    [
+        b'{"answers":[{"user_id":"bob"},{"user_id":"ann-of-the-hill"}],"size":2}',
+        b'{"user_id":["bob","ann-of-the-hill",7]}',
+        b'{"parts":[{"user_id":["bob"]},{"user_id":["eve","ann-of-the-hill"]}]}',
+    ],
+)
+def test_an_event_about_several_users_is_about_each(others: bytes) -> None:
+    """An erasure also finds a user in lists of the data, as in an event about a group of answers."""
     assert ANN.is_of({}, others)
     assert not ANN.is_of({}, others.replace(b"ann-of-the-hill", b"eve"))
     assert not ANN.is_of({}, b'{"answers":["ann-of-the-hill",[{"user_id":"ann-of-the-hill"}]]}')

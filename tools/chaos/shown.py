@@ -78,7 +78,7 @@ class GroupEvent:
 
     def body(self) -> bytes:
         """Return the event's data as JSON."""
-        columns = events.ServedGroupData(
+        part = events.ServedPart(
             [each.id for each in self.answers],
             [each.user_id for each in self.answers],
             [list(each.item_ids) for each in self.answers],
@@ -87,7 +87,7 @@ class GroupEvent:
             [events.Origin()],
             [0] * len(self.answers),
         )
-        return msgspec.json.encode(columns)
+        return msgspec.json.encode(events.ServedGroupData([part]))
 
 
 def _headers(type_: str, event_id: str) -> list[tuple[str, str]]:

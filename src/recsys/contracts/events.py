@@ -47,7 +47,8 @@ UPDATED = "dev.recsys.features.updated.v1"
 COMPLETED = "dev.recsys.recommendation.completed.v1"
 SERVED = "dev.recsys.recommendation.served.v1"
 SERVED_GROUP = "dev.recsys.recommendation.served.group.v1"
-MAX_GROUP = 1024
+# The most answers that an event describes, and the most of a part of them.
+MAX_GROUP, MAX_PART = 2048, 128
 
 _LONGEST_SESSION_S = 7 * 86_400.0
 # Estimates divide by it.
@@ -222,9 +223,9 @@ class Origin(Struct, frozen=True, omit_defaults=True):
     arm_failed: bool = False
 
 
-class ServedGroupData(Struct, frozen=True, omit_defaults=True):
+class ServedPart(Struct, frozen=True, omit_defaults=True):
     """
-    `recommendation.served.group.v1`: several answers, column by column, because that takes a tenth of the time.
+    Several answers, column by column, because that takes a tenth of the time.
 
     Each column but *origins* has one member for each answer, at the same place.
 
@@ -236,21 +237,30 @@ class ServedGroupData(Struct, frozen=True, omit_defaults=True):
         took_us: Time that the answer took, microseconds.
         origins: The different origins of the answers.
         origin: The place in *origins* of the answer's.
-        request_id: The id of the answer's request; absent if unknown.
         propensities: The propensity of each item of the answer, null if nothing was drawn; absent if all are null.
     """
 
-    exposure_id: Annotated[list[ExposureId], Meta(min_length=1, max_length=MAX_GROUP)]
-    user_id: Annotated[list[UserId], Meta(max_length=MAX_GROUP)]
-    items: Annotated[list[Annotated[list[ItemId], Meta(max_length=MAX_TOP_K)]], Meta(max_length=MAX_GROUP)]
-    time_us: Annotated[list[Annotated[int, Meta(ge=0, le=_LATEST_US)]], Meta(max_length=MAX_GROUP)]
-    took_us: Annotated[list[TookUs], Meta(max_length=MAX_GROUP)]
-    origins: Annotated[list[Origin], Meta(max_length=MAX_GROUP)]
-    origin: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(max_length=MAX_GROUP)]
-    request_id: Annotated[list[str], Meta(max_length=MAX_GROUP)] = []
+    exposure_id: Annotated[list[ExposureId], Meta(min_length=1, max_length=MAX_PART)]
+    user_id: Annotated[list[UserId], Meta(max_length=MAX_PART)]
+    items: Annotated[list[Annotated[list[ItemId], Meta(max_length=MAX_TOP_K)]], Meta(max_length=MAX_PART)]
+    time_us: Annotated[list[Annotated[int, Meta(ge=0, le=_LATEST_US)]], Meta(max_length=MAX_PART)]
+    took_us: Annotated[list[TookUs], Meta(max_length=MAX_PART)]
+    origins: Annotated[list[Origin], Meta(max_length=MAX_PART)]
+    origin: Annotated[list[Annotated[int, Meta(ge=0)]], Meta(max_length=MAX_PART)]
     propensities: Annotated[
-        list[Annotated[list[Propensity], Meta(max_length=MAX_TOP_K)] | None], Meta(max_length=MAX_GROUP)
+        list[Annotated[list[Propensity], Meta(max_length=MAX_TOP_K)] | None], Meta(max_length=MAX_PART)
     ] = []
+
+
+class ServedGroupData(Struct, frozen=True):
+    """
+    `recommendation.served.group.v1`: several answers, in parts, because the sender describes a part while it is recent.
+
+    Attributes:
+        parts: The parts; together they describe at most MAX_GROUP answers.
+    """
+
+    parts: Annotated[list[ServedPart], Meta(min_length=1, max_length=MAX_GROUP)]
 
 
 interaction = Decoder(InteractionData)

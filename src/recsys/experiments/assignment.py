@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate
+from math import ceil
 
 from msgspec import Struct
 
@@ -18,6 +19,8 @@ from recsys.experiments.declaration import Arm, Experiment
 
 SEPARATOR = ","
 _KEPT = 1024
+# Points are the numbers from 0 to 1 that a float holds exactly. The last bits of a hash do not count.
+_POINTS, _UNUSED_BITS = 2**53, 11
 
 
 class Treatment(Struct, frozen=True):
@@ -50,7 +53,7 @@ class Assignment:
 
     def __init__(self, experiments: Sequence[Experiment]) -> None:
         self._experiments = experiments
-        self._splits = [_Split(each) for each in experiments]
+        self._places = [_Split(each).place for each in experiments]
         # Many layers have more combinations of arms than memory holds.
         self._combined = lru_cache(_KEPT)(self._combine)
 
@@ -58,7 +61,7 @@ class Assignment:
         """Return the treatment of the user; None if the user takes part in no experiment or *user_id* is empty."""
         if not user_id:
             return None
-        return self._combined(tuple([split.place(user_id) for split in self._splits]))
+        return self._combined(tuple([place(user_id) for place in self._places]))
 
     def _combine(self, places: tuple[int | None, ...]) -> Treatment | None:
         """Return the treatment of users with the arms at *places*; None stands for an experiment without the user."""
@@ -80,42 +83,50 @@ class Assignment:
 
 
 class _Split:
-    """The slice of an experiment in its layer, and the arms' parts of the slice."""
+    """
+    The slice of an experiment in its layer, and the arms' parts of the slice.
+
+    It compares hashes with the first hash of each part, both as bytes, so that no hash needs to become a number.
+    """
 
     def __init__(self, experiment: Experiment) -> None:
         # All users take part in an experiment that fills its layer, so their place needs no hash.
-        self._layer = _Points(f"layer/{experiment.in_layer}") if experiment.share < 1 else None
-        self._begin, self._end = experiment.offset, experiment.offset + experiment.share
-        self._arms = _Points(f"arm/{experiment.hashed}")
-        self._ends = list(accumulate(arm.share for arm in experiment.arms))
+        self._layer = _salted(f"layer/{experiment.in_layer}") if experiment.share < 1 else None
+        self._begin, self._end = _first(experiment.offset), _first(experiment.offset + experiment.share)
+        self._arm = _salted(f"arm/{experiment.hashed}")
+        # The sum of the shares may be a little below 1. The last arm gets the users beyond it.
+        self._ends = [_first(end) for end in accumulate(arm.share for arm in experiment.arms[:-1])]
 
     def place(self, user_id: str) -> int | None:
         """Return the place of the user's arm in the experiment; None if the user does not take part."""
-        if self._layer and not self._begin <= self._layer.of(user_id) < self._end:
+        if self._layer and not self._begin <= _hash(self._layer, user_id) < self._end:
             return None
-        # The sum of the shares may be a little below 1. The last arm gets the users beyond it.
-        return min(bisect_right(self._ends, self._arms.of(user_id)), len(self._ends) - 1)
-
-
-class _Points:
-    """The numbers that depend on a salt and a user id. Hashing the salt once saves half of the time."""
-
-    def __init__(self, salt: str) -> None:
-        # The length of the salt keeps "a" + "bc" and "ab" + "c" apart.
-        self._salted = blake2b(f"{len(salt)}/{salt}".encode(), digest_size=8, person=b"experiments")
-
-    def of(self, user_id: str) -> float:
-        hashed = self._salted.copy()
-        hashed.update(user_id.encode())
-        return (int.from_bytes(hashed.digest(), "big") >> 11) * 2.0**-53
+        return bisect_right(self._ends, _hash(self._arm, user_id))
 
 
 def point(salt: str, user_id: str) -> float:
     """Return a number from 0 to below 1 that depends on *salt* and *user_id* alone, uniform over users."""
-    return _Points(salt).of(user_id)
+    return (int.from_bytes(_hash(_salted(salt), user_id), "big") >> _UNUSED_BITS) / _POINTS
 
 
 def arm_of(experiment: Experiment, user_id: str) -> Arm | None:
     """Return the arm of the user; None if the user does not take part."""
     place = _Split(experiment).place(user_id)
     return None if place is None else experiment.arms[place]
+
+
+def _salted(salt: str) -> blake2b:
+    """Return the hash of *salt*. Hashing the salt once saves half of the time."""
+    # The length of the salt keeps "a" + "bc" and "ab" + "c" apart.
+    return blake2b(f"{len(salt)}/{salt}".encode(), digest_size=8, person=b"experiments")
+
+
+def _hash(salted: blake2b, user_id: str) -> bytes:
+    hashed = salted.copy()
+    hashed.update(user_id.encode())
+    return hashed.digest()
+
+
+def _first(end: float) -> bytes:
+    """Return the least hash whose point is at least *end*; from 1 on, bytes that are greater than all hashes."""
+    return (ceil(end * _POINTS) << _UNUSED_BITS).to_bytes(8, "big") if end < 1 else b"\xff" * 9
