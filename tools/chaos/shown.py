@@ -2,8 +2,9 @@
 Kill processes while answers and interactions are delivered, and check that each pair is joined exactly once.
 
 Senders post events about answers and interactions in random order, some of them twice. Half of the answers are reported
-alone and half in groups, and half of the interactions name their exposure. At the same time, instances of extract_features and the broker are killed with SIGKILL. At the end,
-the exposure log must hold exactly the join of the distinct events.
+alone and half in groups, and half of the interactions name their exposure. At the same time, instances of
+extract_features and the broker are killed with SIGKILL. At the end, the exposure log must hold exactly the join of the
+distinct events.
 
     python -m tools.chaos.shown [--store sqlite|redis] [--answers 5000] [--senders 16]
 """
@@ -35,8 +36,8 @@ from tools.running import RunningPipeline
 
 _REPEATED = 0.2
 _USERS, _ITEMS, _LENGTH = 100, 200, 5
-# Two rows of the log in SQLite.
-_GROUPED = 150
+# Five parts, and two rows of the log in SQLite.
+_GROUPED, _PART = 150, 32
 _DRAIN_TIMEOUT_S = 120.0
 
 
@@ -78,16 +79,21 @@ class GroupEvent:
 
     def body(self) -> bytes:
         """Return the event's data as JSON."""
-        part = events.ServedPart(
-            [each.id for each in self.answers],
-            [each.user_id for each in self.answers],
-            [list(each.item_ids) for each in self.answers],
-            [time_us(each.time) for each in self.answers],
-            [0] * len(self.answers),
-            [events.Origin()],
-            [0] * len(self.answers),
-        )
-        return msgspec.json.encode(events.ServedGroupData([part]))
+        starts = range(0, len(self.answers), _PART)
+        parts = [_part(self.answers[start : start + _PART]) for start in starts]
+        return msgspec.json.encode(events.ServedGroupData(parts))
+
+
+def _part(answers: Sequence[ServedEvent]) -> events.ServedPart:
+    return events.ServedPart(
+        [each.id for each in answers],
+        [each.user_id for each in answers],
+        [list(each.item_ids) for each in answers],
+        [time_us(each.time) for each in answers],
+        [0] * len(answers),
+        [events.Origin()],
+        [0] * len(answers),
+    )
 
 
 def _headers(type_: str, event_id: str) -> list[tuple[str, str]]:
