@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,28 @@ def test_an_oversized_event_is_refused(sink, framing):
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.parametrize(
+    "framing",
+    ["Content-Length: -1\r\n\r\n", "Content-Length: 1_0\r\n\r\n", "Content-Length: x\r\n\r\n",
+     "Transfer-Encoding: chunked\r\n\r\n-5\r\n", "Transfer-Encoding: chunked\r\n\r\nxyz\r\n"],
+)  # fmt: skip
+def test_a_length_that_is_no_number_is_refused(sink, framing):
+    """The sink answers 400 and closes the connection; it does not read until the sender closes."""
+    url, _ = sink
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=LIMIT_S) as connection:
+        connection.sendall(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("levels", [150, 900, 5_000])
+def test_deep_data_are_kept_as_bytes(sink, levels):
+    """The functions refuse deep JSON, so it becomes a dead letter like any other data."""
+    url, process = sink
+    body = b"[" * levels + b"]" * levels
+    assert CLIENT.post(url, content=body, headers=LETTER).status_code == 202
+    assert b64decode(str(line(process)["data_base64"])) == body
+
+
 def test_without_redis_there_is_no_list(sink):
     """A sink that keeps no letters has no list of them."""
     url, _ = sink
@@ -138,6 +161,20 @@ def test_letters_survive_the_sink(redis_server: RedisServer):
             for wrong in ("x", "1-1", "%28"):
                 assert CLIENT.delete(f"{other}/letters/{wrong}").status_code == 404
                 assert CLIENT.get(f"{other}/letters", params={"after": wrong}).status_code == 400
+
+
+def test_what_others_wrote_to_the_key_is_left_out(redis_server: RedisServer):
+    """Members of the set that are no letters neither hide the letters nor keep an erasure from them."""
+    redis_server.flush()
+    with Redis.from_url(redis_server.url) as redis, running(DEAD_LETTERS_URL=redis_server.url) as (url, _):
+        CLIENT.post(url, json={"user_id": "ann"}, headers=LETTER)
+        CLIENT.post(url, json={"user_id": "bob"}, headers={**LETTER, "ce-id": "2"})
+        foreign = ["", "x", f"{UNKNOWN} {{", f"{UNKNOWN} []", *(f"0{number} [" for number in range(150))]
+        redis.zadd("recsys-letters", dict.fromkeys(foreign, 0))
+        assert ids(url) == ["1", "2"]
+        redis.hset(erasure_key(digest_user("ann")), mapping={"at_us": 1, "readmitted": 0})
+        assert CLIENT.post(f"{url}/erased", json={"user_id": "ann"}, headers=LETTER).status_code == 202
+        assert ids(url) == ["2"]
 
 
 def test_a_letter_that_cannot_be_kept_is_refused(free_port: int):
@@ -183,6 +220,25 @@ def test_nothing_is_kept_of_an_erased_user(redis_server: RedisServer):
         assert CLIENT.post(f"{url}/erased", json=ann, headers=LETTER).status_code == 202
         assert ids(url) == ["3", "5"]
         assert [line(process)["id"] for _ in range(4)] == ["1", "2", "3", "5"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"answers": [{"user_id": "bob"}, {"user_id": "ann"}]},
+        {"user_id": ["bob", "ann"]},
+        {"parts": [{"user_id": ["bob"]}, {"user_id": ["eve", "ann"]}]},
+    ],
+)
+def test_a_letter_about_several_users_goes_with_each(redis_server: RedisServer, data: object):
+    """An event about a group of answers names its users in lists; the erasure of one removes its letter."""
+    redis_server.flush()
+    with Redis.from_url(redis_server.url) as redis, running(DEAD_LETTERS_URL=redis_server.url) as (url, _):
+        CLIENT.post(url, json=data, headers=LETTER)
+        for user, left in (("eva", ["1"]), ("ann", [])):
+            redis.hset(erasure_key(digest_user(user)), mapping={"at_us": 1, "readmitted": 0})
+            assert CLIENT.post(f"{url}/erased", json={"user_id": user}, headers=LETTER).status_code == 202
+            assert ids(url) == left
 
 
 @pytest.mark.parametrize(

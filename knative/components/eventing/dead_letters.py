@@ -34,6 +34,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from redis import Redis, RedisError
 
 MAX_BYTES = 1024 * 1024
+MAX_LINE = 8192
+MAX_DEPTH = 100
 MAX_LETTERS = 100_000
 PAGE = 100
 # Not among the keys recsys:*, which belong to the feature store.
@@ -88,11 +90,17 @@ class Letters:
         return True
 
     def page(self, after: str) -> list[dict[str, object]]:
-        """Return the letters after the id *after*, oldest first; "" begins at the first."""
-        # The types of redis-py do not tell strings from bytes.
-        found: Any = self._redis.zrangebylex(KEY, f"({after}!" if after else "-", "+", 0, PAGE) if self._redis else []
-        split = (member.partition(" ") for member in found)
-        return [{"id": id_, "letter": json.loads(letter)} for id_, _, letter in split]
+        """Return letters after the id *after*, oldest first; "" begins at the first. Only the last page is empty."""
+        while self._redis:
+            # The types of redis-py do not tell strings from bytes.
+            found: Any = self._redis.zrangebylex(KEY, f"({after}!" if after else "-", "+", 0, PAGE)
+            split = [member.partition(" ") for member in found]
+            letters = [(id_, _read_letter(text)) for id_, _, text in split if ID.fullmatch(id_)]
+            page = [{"id": id_, "letter": letter} for id_, letter in letters if letter]
+            if page or not found:
+                return page
+            after = split[-1][0]
+        return []
 
     def remove(self, id_: str) -> bool:
         """Remove a letter; return whether it existed."""
@@ -112,7 +120,8 @@ class Letters:
         if self._is_erased(user):
             members: Any = self._redis.zscan_iter(KEY)
             for member, _ in members:
-                if user in users_of(json.loads(member.partition(" ")[2])):
+                letter = _read_letter(member.partition(" ")[2])
+                if letter and user in users_of(letter):
                     self._redis.zrem(KEY, member)
 
     def _is_erased(self, user: str) -> bool:
@@ -124,8 +133,21 @@ def _erasure(user: str) -> str:
     return _ERASURE.format(hashlib.sha256(user.encode()).hexdigest())
 
 
+def _read_letter(text: str) -> Any:
+    """Return the letter in *text*; None for anything else that somebody wrote to the key."""
+    try:
+        letter = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return letter if isinstance(letter, dict) and isinstance(letter.get("attributes"), dict) else None
+
+
 def users_of(letter: Any) -> set[str]:
-    """Return the users that *letter* may be about: its subject, and the `user_id` of its data or of objects in a list."""
+    """
+    Return the users that *letter* may be about.
+
+    They are its subject, and each `user_id` of its data, or of an object of a list in the data. A `user_id` may be a list.
+    """
     subject: Any = unquote(letter["attributes"].get("subject", ""))
     data = letter.get("data")
     if isinstance(data, dict) and "specversion" in data:  # an event in structured mode
@@ -133,7 +155,8 @@ def users_of(letter: Any) -> set[str]:
     members = data if isinstance(data, dict) else {}
     listed = [each for value in members.values() if isinstance(value, list) for each in value]
     named = [each.get("user_id") for each in [members, *listed] if isinstance(each, dict)]
-    return {each for each in [subject, *named] if isinstance(each, str) and each}
+    values = [value for each in named for value in (each if isinstance(each, list) else [each])]
+    return {each for each in [subject, *values] if isinstance(each, str) and each}
 
 
 def as_line(headers: Iterable[tuple[str, str]], body: bytes) -> str:
@@ -147,10 +170,27 @@ def as_line(headers: Iterable[tuple[str, str]], body: bytes) -> str:
     attributes["datacontenttype"] = named.get("content-type", "")
     letter: dict[str, object] = {"event": "dead_letter", "attributes": attributes}
     try:
-        letter["data"] = json.loads(body) if body else None
-    except ValueError:
+        letter["data"] = _read_data(body) if body else None
+    except (ValueError, RecursionError):
         letter["data_base64"] = b64encode(body).decode()
     return json.dumps(letter, separators=(",", ":"), sort_keys=True)
+
+
+def _read_data(body: bytes) -> Any:
+    """
+    Return JSON data of at most MAX_DEPTH levels.
+
+    Raises:
+        ValueError, RecursionError: it is malformed, or has more levels. The json module writes fewer than it reads.
+    """
+    data = json.loads(body)
+    level = [data]
+    for _ in range(MAX_DEPTH):
+        nested = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [value for each in nested for value in each]
+        if not level:
+            return data
+    raise ValueError(f"more than {MAX_DEPTH} levels")
 
 
 def as_log(letter: str) -> str:
@@ -190,7 +230,12 @@ class Sink(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Keep the event, or remove the letters of an erased user."""
-        body = self._read()
+        try:
+            body = self._read()
+        except ValueError:
+            self.close_connection = True
+            self._answer(HTTPStatus.BAD_REQUEST)
+            return
         if body is None:
             self.close_connection = True
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -221,17 +266,22 @@ class Sink(BaseHTTPRequestHandler):
         """Log no requests, because the output holds only dead letters."""
 
     def _read(self) -> bytes | None:
-        """Return the body, sent with a length or in chunks; None if it exceeds the limit."""
+        """
+        Return the body, sent with a length or in chunks; None if it exceeds the limit.
+
+        Raises:
+            ValueError: the length of the body or of a chunk is no number.
+        """
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
-            length = int(self.headers.get("content-length") or 0)
+            length = _length(self.headers.get("content-length") or "0", 10)
             return self.rfile.read(length) if length <= MAX_BYTES else None
         body = b""
-        while size := int(self.rfile.readline().partition(b";")[0], 16):
+        while size := _length(self.rfile.readline(MAX_LINE).partition(b";")[0].decode("latin-1").strip(), 16):
             if len(body) + size > MAX_BYTES:
                 return None
             body += self.rfile.read(size)
-            self.rfile.readline()
-        while self.rfile.readline().strip():
+            self.rfile.readline(MAX_LINE)
+        while self.rfile.readline(MAX_LINE).strip():
             pass
         return body
 
@@ -248,6 +298,13 @@ class Sink(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _length(digits: str, base: int) -> int:
+    # int() also takes signs and underscores, and a negative length would read until the sender closes.
+    if not digits.isascii() or not digits.isalnum():
+        raise ValueError(digits)
+    return int(digits, base)
 
 
 def open_letters(url: str, password: str | None) -> Letters:
