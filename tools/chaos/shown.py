@@ -39,6 +39,7 @@ _USERS, _ITEMS, _LENGTH = 100, 200, 5
 # Five parts, and two rows of the log in SQLite.
 _GROUPED, _PART = 150, 32
 _DRAIN_TIMEOUT_S = 120.0
+_ACTED_WITHIN = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,14 @@ async def run(pipeline: RunningPipeline, *, store: str, answers: int, senders: i
 
 
 def make_answers(count: int, *, prefix: str, seed: int) -> list[ServedEvent]:
-    """Return *count* events about answers of the last day."""
-    draw, now = random.Random(seed), datetime.now(UTC)
+    """Return *count* events about answers of a day that ended _ACTED_WITHIN ago, so that no action is in the future."""
+    # A time in the future counts as that of the arrival, so the join would depend on the order of the deliveries.
+    draw, end = random.Random(seed), datetime.now(UTC) - _ACTED_WITHIN
     return [
         ServedEvent(
             f"{prefix}-{number}",
             f"{prefix}_{draw.randrange(_USERS)}",
-            now - timedelta(microseconds=draw.randrange(round(DAY_S * 1e6))),
+            end - timedelta(microseconds=draw.randrange(round(DAY_S * 1e6))),
             tuple(f"item_{item}" for item in draw.sample(range(_ITEMS), _LENGTH)),
         )
         for number in range(count)
@@ -190,7 +192,7 @@ def make_interactions(served: Sequence[ServedEvent], *, prefix: str, seed: int) 
             id=f"{prefix}-act-{number}",
             user_id=each.user_id,
             kind=draw.choice(["view", "click", "purchase"]),
-            time=each.time + timedelta(seconds=draw.randrange(3600)),
+            time=each.time + draw.random() * _ACTED_WITHIN,
             item_id=draw.choice(each.item_ids),
             duration_ms=0,
             exposure_id=each.id if number % 2 else None,
