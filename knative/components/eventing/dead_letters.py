@@ -134,7 +134,7 @@ def _erasure(user: str) -> str:
 
 
 def _read_letter(text: str) -> Any:
-    """Return the letter in *text*; None for anything else that somebody wrote to the key."""
+    """Return the letter in *text*; None if another program wrote other text to the key."""
     try:
         letter = json.loads(text)
     except (ValueError, RecursionError):
