@@ -3,10 +3,17 @@
 # bash before 4.4 treats an empty array as unset. The bash of macOS is older and cannot parse the rest of this file.
 [ "$((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1]))" -ge 404 ] || { echo "./run.sh needs bash 4.4 or newer; this is $BASH_VERSION" >&2; exit 1; }
 set -euo pipefail
-# A closed input or output leads to /dev/null, so that no verb fails at it or opens another file in its place.
-{ true 3>&1; } 2>/dev/null || exec >/dev/null
-{ true 3<&0; } 2>/dev/null || exec </dev/null
-cd "$(dirname "${BASH_SOURCE[0]}")"
+# A closed input or output leads to /dev/null, so that no verb fails at it or opens another file in its place. bash opens
+# this script in the place of the first one that is closed.
+is_open() { [ ! -d /dev/fd/ ] || { [ -e "/dev/fd/$1" ] && ! [ "$0" -ef "/dev/fd/$1" ]; }; }
+is_open 2 || exec 2>/dev/null
+is_open 1 || exec >/dev/null
+is_open 0 || exec </dev/null
+SELF=${BASH_SOURCE[0]}
+if [ -L "$SELF" ]; then SELF=$(readlink -f "$SELF"); fi
+# CDPATH could lead a relative path to another checkout.
+unset CDPATH
+cd -- "$(dirname -- "$SELF")"
 ROOT=$PWD
 VENV=$ROOT/.venv
 PAGE=$ROOT/docs/reference/cli.md

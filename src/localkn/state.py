@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from localkn.errors import PlatformError
@@ -31,15 +31,23 @@ class PlatformDirectory:
         self.supervisor_log = root / "localkn.log"
 
     def socket(self, name: str) -> Path:
-        """Return the path of a Unix socket: in the temporary directory if the path of the state directory is too long."""
-        place = self.root
-        if len(os.fsencode(place)) > _SOCKET_DIRECTORY_LIMIT:
-            digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
-            place = Path(tempfile.gettempdir()) / f"localkn-{os.getuid()}-{digest}"
-            place.mkdir(mode=0o700, exist_ok=True)
-            if place.stat().st_uid != os.getuid():
-                raise PlatformError(f"{place} belongs to another user; remove it")
+        """
+        Return the path of a Unix socket.
+
+        Raises:
+            PlatformError: its directory belongs to another user.
+        """
+        place = self._socket_directory()
+        if place.exists() and place.stat().st_uid != os.getuid():
+            raise PlatformError(f"{place} belongs to another user; remove it")
         return place / f"{name}.sock"
+
+    def _socket_directory(self) -> Path:
+        """Return the state directory, or one in the temporary directory if the path is too long for a socket."""
+        if len(os.fsencode(self.root)) <= _SOCKET_DIRECTORY_LIMIT:
+            return self.root
+        digest = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"localkn-{os.getuid()}-{digest}"
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -47,7 +55,7 @@ class PlatformDirectory:
         Hold the directory, cleared of the files of an earlier platform; remove the sockets when the block ends.
 
         Raises:
-            PlatformError: Another platform runs in it.
+            PlatformError: Another platform runs in it, or the directory of its sockets belongs to another user.
         """
         # Never closed: `wait_until_free` waits for the end of the process.
         self._lock()
@@ -55,11 +63,17 @@ class PlatformDirectory:
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
         self.events.mkdir(exist_ok=True)
+        sockets = self._socket_directory()
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        places = [self.socket(name) for name in ("control", "stats", "admin", "broker")]
         try:
             yield
         finally:
-            for name in ("control", "stats", "admin", "broker"):
-                self.socket(name).unlink(missing_ok=True)
+            for place in places:
+                place.unlink(missing_ok=True)
+            if sockets != self.root:
+                with suppress(OSError):
+                    sockets.rmdir()
 
     def check(self) -> None:
         """

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -181,7 +182,7 @@ class TestClone:
         shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
         # A Python that would act is not found: PATH holds none.
         (tmp_path / "bin").mkdir()
-        for tool in ("bash", "dirname", "env", "cksum", "cat", "grep", "sed", "flock"):
+        for tool in ("bash", "dirname", "readlink", "env", "cksum", "cat", "grep", "sed", "flock"):
             (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or tool)
         return tmp_path
 
@@ -224,6 +225,22 @@ class TestClone:
         """Without Python."""
         assert self.run(clone, "--version").stdout == f"{__version__}\n"
 
+    def test_a_link_and_a_relative_path_lead_to_the_clone(self, clone):
+        """A link to `run.sh` runs the clone that it points to, and CDPATH leads to no other folder."""
+        (clone / "links").mkdir()
+        (clone / "links" / "recsys").symlink_to(clone / "run.sh")
+        (clone / "links" / clone.name).mkdir()
+        for script in ("links/recsys", f"../{clone.name}/run.sh", f"{clone.name}/run.sh"):
+            done = subprocess.run(
+                ["bash", script, "--version"],
+                cwd=clone if script != f"{clone.name}/run.sh" else clone.parent,
+                env=self.environment(clone) | {"CDPATH": str(clone / "links")},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.stdout, done.stderr) == (f"{__version__}\n", "")
+
     def test_an_unknown_verb_installs_nothing(self, clone):
         """It is a wrong argument."""
         done = self.run(clone, "fly")
@@ -243,10 +260,13 @@ class TestClone:
 
     def test_a_closed_input_and_output_are_no_failure(self, clone):
         """As in a script that starts a command with `>&-`."""
-        command = "exec bash run.sh --version <&- >&-"
-        assert (
-            subprocess.run(["bash", "-c", command], cwd=clone, env=self.environment(clone), check=False).returncode == 0
-        )
+        closings = [" ".join(some) for count in (1, 2, 3) for some in combinations(("<&-", ">&-", "2>&-"), count)]
+        for words, code in (("--version", 0), ("fly", 2)):
+            for closing in closings:
+                command = ["bash", "-c", f"exec bash run.sh {words} {closing}"]
+                done = subprocess.run(command, cwd=clone, env=self.environment(clone), capture_output=True, check=False)
+                assert done.returncode == code, (words, closing)
+                assert bool(done.stderr) == (code == 2 and "2>&-" not in closing), (closing, done.stderr)
 
     def test_one_command_at_a_time_installs(self, clone):
         """A command that starts while another installs says so, and waits before it looks for a Python."""
