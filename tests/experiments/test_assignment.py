@@ -36,6 +36,15 @@ def test_the_points_are_those_of_every_release():
     assert point("sal", "tzoe") != point("salt", "zoe")
 
 
+def test_an_arm_ends_before_the_point_of_its_share():
+    """A user whose point is the share of the first arm belongs to the second, one below it to the first."""
+    for user in USERS[:200]:
+        own = point(f"arm/{COLOURS.hashed}", user)
+        for share, arm in ((own, "b"), (math.nextafter(own, 1), "a")):
+            experiment = Experiment("colours", (Arm("a", share), Arm("b", 1 - share)))
+            assert [each.name for each in (arm_of(experiment, user),) if each] == [arm]
+
+
 def test_arms_have_their_shares():
     """Each arm gets its share of the users, and all users take part."""
     experiment = Experiment("three", (Arm("a", 0.2), Arm("b", 0.3), Arm("c", 0.5)))
