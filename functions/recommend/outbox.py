@@ -119,9 +119,10 @@ class Outbox:
 
     def note(self, recommended: Recommended, *, request_id: str, took_s: float = 0.0) -> str:
         """
-        Queue an answer that took *took_s* seconds, and return its id in events. Never blocks.
+        Queue an answer that took *took_s* seconds, and return its id in events.
 
-        If the queue is full, drop the answer and return "".
+        If the queue is full, drop the answer and return "". Cost: 1 us; each 32nd call describes the answers before it, in
+        about 40 us if the lists have five items.
         """
         if self._described_bytes > QUEUE_BYTES:
             self.statistics.dropped += 1
