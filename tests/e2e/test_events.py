@@ -169,7 +169,7 @@ def test_the_broker_receives_served_events(pipeline: RunningPipeline) -> None:
 
 def test_random_kills_lose_and_repeat_no_event(pipeline: RunningPipeline, store: str) -> None:
     """
-    Every user's record matches the events although broker and instances are killed.
+    Every user's record matches the events although the broker, Envoy and instances of all functions are killed.
 
     tools.chaos.kills runs this at full size.
     """

@@ -53,7 +53,7 @@ def test_an_answer_and_its_click_are_in_the_report(
 
 def test_kills_lose_no_pair_and_join_none_twice(pipeline: tuple[RunningPipeline, str, Path]) -> None:
     """
-    Shuffled and repeated answers and interactions, with extract_features and the broker killed, give the exact join.
+    Shuffled and repeated answers and interactions give the exact join although processes of every kind are killed.
 
     tools.chaos.shown runs this at full size.
     """

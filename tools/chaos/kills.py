@@ -1,8 +1,8 @@
 """
 Kill processes while events are delivered, and check that no event is lost or counted twice.
 
-Senders post interaction events in random order, some of them twice. At the same time, instances of extract_features and
-the broker are killed with SIGKILL, one after the other. At the end, the store must match the events exactly.
+Senders post interaction events in random order, some of them twice. At the same time, the broker, Envoy and instances of
+all functions are killed with SIGKILL, one after the other. At the end, the store must match the events exactly.
 
     python -m tools.chaos.kills [--store sqlite|redis] [--events 20000] [--users 500] [--senders 16]
 """
@@ -101,7 +101,7 @@ async def run(
 
 @asynccontextmanager
 async def killing(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> AsyncIterator[None]:
-    """Kill a random instance every few hundred milliseconds until the block ends, and count the kills in *kills*."""
+    """Kill a random process every few hundred milliseconds until the block ends, and count the kills in *kills*."""
     task = asyncio.create_task(_kill_instances(pipeline, kills, draw))
     try:
         yield
@@ -116,22 +116,27 @@ async def _kill_instances(pipeline: RunningPipeline, kills: Counter[str], draw: 
     while True:
         await asyncio.sleep(wait_s)
         wait_s = draw.uniform(*_KILL_AFTER_S)
-        status = await asyncio.to_thread(pipeline.status)
-        victims = {
-            "broker": status["built_in"]["broker-ingress"],
-            "extract-features": status["services"]["extract-features"],
-        }
+        victims = await asyncio.to_thread(_find_victims, pipeline)
         name = draw.choice(sorted(victims))
-        pids = [
+        if pids := victims[name]:
+            with suppress(ProcessLookupError):  # the process has ended
+                os.kill(draw.choice(pids), signal.SIGKILL)
+                kills[name] += 1
+
+
+def _find_victims(pipeline: RunningPipeline) -> dict[str, list[int]]:
+    """Return the ids of the ready instances of each Service, and of Envoy."""
+    status = pipeline.status()
+    instances = {
+        name: [
             instance["pid"]
-            for revision in victims[name]["revisions"]
+            for revision in service["revisions"]
             for instance in revision["instances"]
             if instance["state"] == "ready"
         ]
-        if pids:
-            with suppress(ProcessLookupError):  # the instance has exited
-                os.kill(draw.choice(pids), signal.SIGKILL)
-                kills[name] += 1
+        for name, service in (status["services"] | status["built_in"]).items()
+    }
+    return instances | {"envoy": [each.pid for name, each in pipeline.processes().items() if name == "envoy"]}
 
 
 @contextmanager

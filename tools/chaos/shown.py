@@ -2,8 +2,8 @@
 Kill processes while answers and interactions are delivered, and check that each pair is joined exactly once.
 
 Senders post events about answers and interactions in random order, some of them twice. Half of the answers are reported
-alone and half in groups, and half of the interactions name their exposure. At the same time, instances of
-extract_features and the broker are killed with SIGKILL. At the end, the exposure log must hold exactly the join of the
+alone and half in groups, and half of the interactions name their exposure. At the same time, the broker, Envoy and
+instances of all functions are killed with SIGKILL. At the end, the exposure log must hold exactly the join of the
 distinct events.
 
     python -m tools.chaos.shown [--store sqlite|redis] [--answers 5000] [--senders 16]
