@@ -5,6 +5,7 @@ import random
 import signal
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ async def test_callers_without_any_answer_end_with_an_error() -> None:
 
 
 class Pipeline:
-    """Has one instance of each victim; the first kill finds that its victim has exited."""
+    """Has a broker, an instance and Envoy; the first kill finds that its victim has exited."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.killed: list[int] = []
@@ -46,6 +47,9 @@ class Pipeline:
         service = {"revisions": [{"instances": [{"pid": 7, "state": "ready"}]}]}
         return {"built_in": {"broker-ingress": service}, "services": {"extract-features": service}}
 
+    def processes(self) -> dict[str, Any]:
+        return {"localkn": SimpleNamespace(pid=9), "envoy": SimpleNamespace(pid=8)}
+
 
 async def kill_often(pipeline: Any, counted: Counter[str], *, least: int) -> None:
     async with kills.killing(pipeline, counted, random.Random(1)), asyncio.timeout(10):
@@ -58,8 +62,9 @@ async def test_killing_goes_on_after_a_victim_that_has_ended_and_ends_with_the_b
     """An instance that has exited is not counted, and no instance is killed after a block that failed."""
     pipeline, counted = Pipeline(monkeypatch), Counter[str]()
     with pytest.raises(RuntimeError, match="the block failed"):
-        await kill_often(pipeline, counted, least=2)
+        await kill_often(pipeline, counted, least=20)
     killed = len(pipeline.killed)
+    assert (set(pipeline.killed), set(counted)) == ({7, 8}, {"broker-ingress", "extract-features", "envoy"})
     assert killed == counted.total() + 1
     await asyncio.sleep(0.02)
     assert len(pipeline.killed) == killed
