@@ -64,7 +64,7 @@ class Arms:
         Raises:
             DependencyError, DeadlineExceededError: as `RankingClient.rank`, if no call could be ranked.
         """
-        if not self._clients:
+        if not self._clients:  # no arm has an address
             return await self._default.rank(calls, call=call, within_s=within_s), frozenset()
         places: dict[str, list[int]] = {}
         for place, treatment in enumerate(treatments):

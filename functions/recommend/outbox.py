@@ -45,7 +45,7 @@ _TIMEOUT_S = 5.0
 # How long a group waits for further answers, and the most bytes of them: extract_features takes bodies of 256 KiB.
 _GATHER_S = 0.5
 _GROUP_BYTES = 245_760
-# The answers of a part. The caches of the processor still hold so many when they are described.
+# The most answers of a part. They are described together, while the caches of the processor still hold them.
 _PART = 32
 
 

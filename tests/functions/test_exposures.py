@@ -222,14 +222,8 @@ async def test_the_parts_of_a_group_are_kept_as_one(kept):
     for _ in range(2):
         await kept.take({"parts": parts}, events.SERVED_GROUP)
     found = {each.exposure_id: each for each in await kept.joined()}
-    assert {name: each.failed for name, each in found.items()} == {
-        "x0": False,
-        "x1": False,
-        "y0": True,
-        "y1": False,
-        "y2": True,
-        "z0": True,
-    }
+    assert found.keys() == {"x0", "x1", "y0", "y1", "y2", "z0"}
+    assert {name for name, each in found.items() if each.failed} == {"y0", "y2", "z0"}
     assert [item.propensity for item in found["z0"].items] == [0.5, 0.25]
     assert kept.exposures.outcomes == {EventOutcome.ACCEPTED: 6, EventOutcome.REPEATED: 6}
 

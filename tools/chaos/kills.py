@@ -102,7 +102,7 @@ async def run(
 @asynccontextmanager
 async def killing(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> AsyncIterator[None]:
     """Kill a random process every few hundred milliseconds until the block ends, and count the kills in *kills*."""
-    task = asyncio.create_task(_kill_instances(pipeline, kills, draw))
+    task = asyncio.create_task(_kill_processes(pipeline, kills, draw))
     try:
         yield
     finally:
@@ -111,7 +111,7 @@ async def killing(pipeline: RunningPipeline, kills: Counter[str], draw: random.R
             await task
 
 
-async def _kill_instances(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> None:
+async def _kill_processes(pipeline: RunningPipeline, kills: Counter[str], draw: random.Random) -> None:
     wait_s = _KILL_AFTER_S[0]
     while True:
         await asyncio.sleep(wait_s)

@@ -270,7 +270,7 @@ class Sink(BaseHTTPRequestHandler):
         Return the body, sent with a length or in chunks; None if it exceeds the limit.
 
         Raises:
-            ValueError: the length of the body or of a chunk is no number.
+            ValueError: the length of the body, or of a chunk, is not a number.
         """
         if self.headers.get("transfer-encoding", "").lower() != "chunked":
             length = _length(self.headers.get("content-length") or "0", 10)

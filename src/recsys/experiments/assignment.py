@@ -128,5 +128,5 @@ def _hash(salted: blake2b, user_id: str) -> bytes:
 
 
 def _first(end: float) -> bytes:
-    """Return the least hash whose point is at least *end*; from 1 on, bytes that are greater than all hashes."""
+    """Return the least hash whose point is at least *end*. If *end* is 1 or more, return bytes greater than all hashes."""
     return (ceil(end * _POINTS) << _UNUSED_BITS).to_bytes(8, "big") if end < 1 else b"\xff" * 9
