@@ -218,7 +218,6 @@ def _read_settings(service: Resource, template: Template, resources: Sequence[Re
         "MODEL_PATH": "model",
         "CPU_LIMIT": template.cpu_limit or "1",
         **Configuration(resources).variables(template),
-        "NAMESPACE_FILE": "-",  # only a pod has the file
     }
     return read(env) if read else None
 

@@ -173,11 +173,10 @@ class Settings:
             SettingsError: the environment has faults; lists all of them.
         """
         reader = Reader(env)
-        namespace = _namespace(reader)
         settings = cls(
             serving=ServingSettings.read(reader, name="recommend", max_body_bytes=512 * 1024),
-            extract_features_url=complete_url(reader.http_url("EXTRACT_FEATURES_URL"), namespace),
-            rank_items_url=complete_url(reader.http_url("RANK_ITEMS_URL"), namespace),
+            extract_features_url=complete_url(reader.http_url("EXTRACT_FEATURES_URL")),
+            rank_items_url=complete_url(reader.http_url("RANK_ITEMS_URL")),
             max_connections=reader.integer("HOP_MAX_CONNECTIONS", 256, least=1),
             service_token_file=reader.path("SERVICE_TOKEN_FILE"),
             hedge=reader.flag("HOP_HEDGING", default=False),
@@ -188,7 +187,7 @@ class Settings:
             cors=Cors.read(reader, exposed=[EXPOSURE_HEADER]),
             shadow=ShadowSettings.read(reader),
             exploration=read_exploration(reader),
-            wake_urls=tuple(complete_url(url, namespace) for url in (reader.optional("WAKE_URLS") or "").split()),
+            wake_urls=tuple(complete_url(url) for url in (reader.optional("WAKE_URLS") or "").split()),
             experiments=read_running(reader),
         )
         for url in settings.wake_urls:
@@ -204,13 +203,3 @@ def _coalescing(reader: Reader, name: str, usual: int, calls_name: str | None = 
     if not in_flight:
         return None
     return BatchLimits(max_batch_size=most, max_wait_s=0.0, max_queue_size=4096, slots=in_flight)
-
-
-def _namespace(reader: Reader) -> str | None:
-    """Return the namespace of the pod, from the file that the kubelet writes; None without such a file."""
-    path = reader.path("NAMESPACE_FILE")
-    try:
-        return path.read_text("utf-8").strip() if path else None
-    except (OSError, ValueError) as error:
-        reader.faults.append(f"NAMESPACE_FILE cannot be read: {error}")
-        return None

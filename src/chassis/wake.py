@@ -13,8 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+RESOLVER = Path("/etc/resolv.conf")
+
 _LONGEST_S = 30.0
 _BARE_HOST = re.compile(r"https?://(?!localhost\b)[a-z0-9-]+(?=[:/?#]|$)")
+# The kubelet puts NAMESPACE.svc.DOMAIN first into the search list of a pod.
+_NAMESPACE = re.compile(r"^search\s(?:.*?\s)??([a-z0-9-]+)\.svc\.", re.MULTILINE)
 
 
 def wake(env: Mapping[str, str]) -> list[threading.Thread]:
@@ -22,28 +26,29 @@ def wake(env: Mapping[str, str]) -> list[threading.Thread]:
     Send a request to each address in WAKE_URLS, and return the threads that wait for the answers.
 
     Args:
-        env: The environment. WAKE_URLS holds addresses, separated by spaces; `-` or nothing for none. NAMESPACE_FILE
-            names the file with the namespace of the pod.
+        env: The environment. WAKE_URLS holds addresses, separated by spaces; `-` or nothing for none.
     """
-    urls = env.get("WAKE_URLS", "").removeprefix("-").split()
-    namespace = _read_namespace(env.get("NAMESPACE_FILE", "-")) if urls else None
-    threads = [threading.Thread(target=_knock, args=(complete_url(url, namespace),), daemon=True) for url in urls]
+    urls = [complete_url(url) for url in env.get("WAKE_URLS", "").removeprefix("-").split()]
+    threads = [threading.Thread(target=_knock, args=(url,), daemon=True) for url in urls]
     for thread in threads:
         thread.start()
     return threads
 
 
-def complete_url(url: str, namespace: str | None) -> str:
-    """Add *namespace* to a host that is the bare name of a Service: the gateway does not know a Service by that alone."""
+def complete_url(url: str) -> str:
+    """
+    Add the namespace of the pod to a host that is the bare name of a Service.
+
+    The gateway does not know a Service by its bare name. A volume with the namespace would delay the start of every
+    pod by 0.2 s, so the search list of the resolver tells it; where that names no namespace, the URL stays as it is.
+    """
     bare = _BARE_HOST.match(url)
-    return f"{bare[0]}.{namespace}.svc{url[bare.end() :]}" if bare and namespace else url
-
-
-def _read_namespace(file: str) -> str | None:
-    """Return the namespace; None if the file cannot be read, which the settings report later."""
+    if bare is None:
+        return url
     with contextlib.suppress(OSError, ValueError):
-        return Path(file).read_text("utf-8").strip()
-    return None
+        if named := _NAMESPACE.search(RESOLVER.read_text("utf-8")):
+            return f"{bare[0]}.{named[1]}.svc{url[bare.end() :]}"
+    return url
 
 
 def _knock(url: str) -> None:

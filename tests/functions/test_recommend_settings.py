@@ -8,29 +8,15 @@ from functions.recommend.settings import Settings
 from recsys.contracts import wire
 
 
-@pytest.mark.parametrize(
-    ("given", "completed"),
-    [
-        ("http://rank-items", "http://rank-items.shop.svc"),
-        ("http://rank-items:8080/v1", "http://rank-items.shop.svc:8080/v1"),
-        ("http://rank-items.other.svc.cluster.local", "http://rank-items.other.svc.cluster.local"),
-        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-    ],
-)
-def test_a_bare_name_of_a_hop_gets_the_namespace_of_the_pod(tmp_path, given, completed):
-    """The same manifests work in any namespace; an address with a dot stays as it is."""
-    file = tmp_path / "namespace"
-    file.write_text("shop")
-    env = {"AUTH": "off", "EXTRACT_FEATURES_URL": "http://a", "RANK_ITEMS_URL": given}
-    assert Settings.from_env({**env, "NAMESPACE_FILE": str(file)}).rank_items_url == completed
-    assert Settings.from_env(env).rank_items_url == given
-
-
-def test_a_namespace_file_that_cannot_be_read_is_a_fault(tmp_path):
-    """The fault names the variable."""
-    env = {"AUTH": "off", "EXTRACT_FEATURES_URL": "http://a", "RANK_ITEMS_URL": "http://b"}
-    with pytest.raises(SettingsError, match="NAMESPACE_FILE cannot be read: .*No such file"):
-        Settings.from_env({**env, "NAMESPACE_FILE": str(tmp_path / "none")})
+def test_a_bare_name_of_a_function_gets_the_namespace_of_the_pod(tmp_path, monkeypatch):
+    """All addresses of functions do, so that the same manifests work in any namespace."""
+    (tmp_path / "resolv.conf").write_text("search shop.svc.cluster.local svc.cluster.local cluster.local\n")
+    monkeypatch.setattr("chassis.wake.RESOLVER", tmp_path / "resolv.conf")
+    urls = {"EXTRACT_FEATURES_URL": "http://a", "RANK_ITEMS_URL": "http://b:80", "WAKE_URLS": "http://a http://c.d"}
+    settings = Settings.from_env({"AUTH": "off", **urls})
+    assert settings.extract_features_url == "http://a.shop.svc"
+    assert settings.rank_items_url == "http://b.shop.svc:80"
+    assert settings.wake_urls == ("http://a.shop.svc", "http://c.d")
 
 
 def test_settings_require_both_hop_urls():

@@ -105,13 +105,16 @@ def no_token_is_mounted(_: str, objects: list[Object]) -> Iterator[str]:
             yield f"{name}: enableServiceLinks is not false"
 
 
-def tmp_is_writable_and_limited(_: str, objects: list[Object]) -> Iterator[str]:
-    """Every function has a /tmp of limited size, because its root is read-only."""
+def no_volume_delays_a_start(_: str, objects: list[Object]) -> Iterator[str]:
+    """A function mounts only files that its pod lacks, because a volume delays each start; /dev/shm is writable."""
     for name, service in functions(objects).items():
-        volumes = {each["name"]: each for each in service["spec"]["template"]["spec"].get("volumes") or ()}
-        mounts = {each["mountPath"]: each["name"] for each in container(service).get("volumeMounts") or ()}
-        if not volumes.get(mounts.get("/tmp", ""), {}).get("emptyDir", {}).get("sizeLimit"):
-            yield f"{name}: no emptyDir with a sizeLimit at /tmp"
+        for volume in service["spec"]["template"]["spec"].get("volumes") or ():
+            if volume["name"] not in {"model", "models", "tokens", "service-tokens"}:
+                yield f"{name}: the volume {volume['name']}"
+        for variable in ("POPULAR_LIST_PATH", "TMPDIR"):
+            path = environment(service, objects).get(variable, "/dev/shm/")
+            if not path.startswith(("/dev/shm/", "/models")):
+                yield f"{name}: {variable} is {path}, which cannot be written"
 
 
 def probes_are_set(_: str, objects: list[Object]) -> Iterator[str]:

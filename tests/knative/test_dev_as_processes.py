@@ -114,7 +114,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         ranking = stack.enter_context(
             running("rank_items", told("rank-items", MODEL_PATH=str(mount(folder / "models", model))))
         )
-        urls = {"EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url, "NAMESPACE_FILE": "-"}
+        urls = {"EXTRACT_FEATURES_URL": features.url, "RANK_ITEMS_URL": ranking.url}
         popular = str(folder / "popular.json")
         recommend = stack.enter_context(running("recommend", told("recommend", POPULAR_LIST_PATH=popular, **urls)))
         yield Cluster({"extract-features": features, "rank-items": ranking, "recommend": recommend})

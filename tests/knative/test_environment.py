@@ -1,6 +1,5 @@
 """The functions' settings and the environment in the manifests are the same set."""
 
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -52,24 +51,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return names
 
 
-@pytest.fixture
-def pod(tmp_path: Path) -> dict[str, str]:
-    """Return the variable that names a file of the pod, with a file of this test."""
-    file = tmp_path / "namespace"
-    file.write_text("recsys")
-    return {"NAMESPACE_FILE": str(file)}
-
-
 SEPARATE = ["local", "local-exposures", *(name for name in ON_CLUSTERS if name != "small")]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("name", SEPARATE)
-def test_variables_read_and_set_are_the_same(asked, pod, name, function):
+def test_variables_read_and_set_are_the_same(asked, name, function):
     """Every variable that a function reads is set by the manifests or listed above, and every variable set is read."""
     objects = overlay(name)
     given = environment(services(objects)[function], objects)
-    settings = SETTINGS[function].Settings.from_env({**given, **pod})
+    settings = SETTINGS[function].Settings.from_env(given)
     assert asked - SET_BY.keys() == given.keys()
     template = Template.from_body(services(objects)[function]["spec"]["template"])
     assert list(find_contradictions(settings, template)) == []
@@ -101,11 +92,11 @@ def test_body_limits_admit_the_longest_requests(name):
     assert limits["rank-items"] >= MAX_REQUEST_BYTES * 2
 
 
-def test_variables_set_elsewhere_are_read(asked, pod):
+def test_variables_set_elsewhere_are_read(asked):
     """Every variable in the list above is read by a function."""
     for function, module in SETTINGS.items():
         objects = overlay("dev")
-        module.Settings.from_env({**environment(services(objects)[function], objects), **pod})
+        module.Settings.from_env(environment(services(objects)[function], objects))
     assert asked >= SET_BY.keys()
 
 

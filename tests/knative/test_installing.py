@@ -72,19 +72,15 @@ def test_an_installation_moves_to_another_namespace_by_one_line(tmp_path):
     assert {body["metadata"].get("namespace", "shop") for body in objects} == {"shop"}
 
 
-def test_hops_find_their_namespace_in_the_pod(tmp_path):
-    """Each Service that calls others mounts the file that NAMESPACE_FILE names, with the namespace of the pod."""
+def test_hops_are_named_without_a_namespace(tmp_path):
+    """Each Service that calls others names them alone: the function adds the namespace of its pod."""
     callers = 0
     for service in services(build(tenant(tmp_path))).values():
         env = {each["name"]: each.get("value", "") for each in container(service).get("env", ())}
         if "EXTRACT_FEATURES_URL" not in env:
             continue
         callers += 1
-        folder, _, file = env["NAMESPACE_FILE"].rpartition("/")
-        (mounted,) = [each["name"] for each in container(service)["volumeMounts"] if each["mountPath"] == folder]
-        (volume,) = [each for each in service["spec"]["template"]["spec"]["volumes"] if each["name"] == mounted]
-        (source,) = volume["projected"]["sources"]
-        assert source["downwardAPI"]["items"] == [{"path": file, "fieldRef": {"fieldPath": "metadata.namespace"}}]
+        assert (env["EXTRACT_FEATURES_URL"], env["RANK_ITEMS_URL"]) == ("http://extract-features", "http://rank-items")
     assert callers == 2
 
 

@@ -187,7 +187,7 @@ def with_change(path: str, value: Any) -> list[Object]:
         ("no_selector_was_injected", "spec/selector", {"app": "x"}),
         ("profile_is_restricted", "spec/template/spec/containers/0/securityContext", {}),
         ("no_token_is_mounted", "spec/template/spec/automountServiceAccountToken", True),
-        ("tmp_is_writable_and_limited", "spec/template/spec/volumes", []),
+        ("no_volume_delays_a_start", "spec/template/spec/volumes", [{"name": "tmp", "emptyDir": {}}]),
         ("probes_are_set", "spec/template/spec/containers/0/readinessProbe", {"tcpSocket": {}}),
         ("scaling_is_explicit", "spec/template/spec/containerConcurrency", 3),
         ("timeouts_are_nested", "spec/template/spec/timeoutSeconds", 10),

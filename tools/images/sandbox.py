@@ -1,7 +1,7 @@
 """
 Runs an image's program as a cluster does, without a container engine.
 
-The program has a read-only root, an empty /tmp and an unprivileged user, and cannot gain privileges. The caller must be
+The program has a read-only root, an empty /dev/shm and an unprivileged user, and cannot gain privileges. The caller must be
 root, to create mounts; the mounts end with the process.
 """
 
@@ -24,9 +24,10 @@ _START_S = 60.0
 _SCRIPT = """
 set -eu
 mount --make-rprivate /
+mkdir -p "$1/dev/shm"
 mount --bind "$1" "$1"
 mount -o remount,ro,bind "$1"
-mount -t tmpfs -o mode=1777,size=16m tmpfs "$1/tmp"
+mount -t tmpfs -o mode=1777,size=16m tmpfs "$1/dev/shm"
 mount -t proc proc "$1/proc"
 root=$1 user=$2; shift 2
 exec setpriv --no-new-privs "$CHROOT" --userspec="$user" "$root" "$@"

@@ -102,9 +102,8 @@ MEANINGS = {
         "CPU_LIMIT": "CPUs of this instance: the number of threads that score a large catalogue",
     },
     "recommend": {
-        "EXTRACT_FEATURES_URL": "address of extract_features; a host without a dot gets the namespace of NAMESPACE_FILE",
+        "EXTRACT_FEATURES_URL": "address of extract_features; a host without a dot gets the namespace of the pod",
         "RANK_ITEMS_URL": "address of rank_items; the same",
-        "NAMESPACE_FILE": "file that holds the namespace of the pod",
         "HOP_MAX_CONNECTIONS": "most connections to each of them",
         "SERVICE_TOKEN_FILE": (
             "tokens to send to them; the first valid line is sent; checked for changes every second"

@@ -16,6 +16,9 @@ from chassis.wake import wake
 
 # Functions that scaled to zero start in parallel with this one.
 wake(os.environ)
+# OpenBLAS would start a thread for each CPU of the node, and they spin: half of numpy's share of the start's CPU.
+# rank_items distributes its work itself.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Imports make objects that stay. Searching them for garbage takes an eighth of the start; `settle_memory` ends the pause.
 gc.disable()
 # httpx would import its command line with click, rich and pygments, a seventh of the CPU of recommend's start.

@@ -1,5 +1,6 @@
-"""The parts of functions-framework and uvicorn that no function here uses are not imported."""
+"""The entry point leaves out packages that no function here uses, and the threads of OpenBLAS."""
 
+import os
 import subprocess
 import sys
 
@@ -19,6 +20,22 @@ def test_the_server_starts_without_the_synchronous_half():
     loaded = set(done.stdout.split())
     assert {"functions_framework.aio", "uvicorn"} <= loaded
     assert UNUSED & loaded == set()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("3", "3")])
+def test_openblas_starts_no_threads(given, expected):
+    """A function has one thread of OpenBLAS, unless its environment names another number."""
+    env = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    if given:
+        env["OPENBLAS_NUM_THREADS"] = given
+    program = (
+        "import os, chassis.server.__main__, threadpoolctl, numpy\n"
+        "pools = [pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas']\n"
+        "assert all(threads <= int(os.environ['OPENBLAS_NUM_THREADS']) for threads in pools), pools\n"
+        "print(os.environ['OPENBLAS_NUM_THREADS'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
 
 
 def test_a_later_import_gets_the_real_package():
