@@ -92,7 +92,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     def told(name: str, **changes: str) -> dict[str, str]:
         given = environment(container(found[name]), objects)
         assert changes.keys() <= given.keys()
-        # All processes share the ports and the /tmp of one machine.
+        # All processes share the ports and the files of one machine.
         return {**given, "METRICS_PORT": "0", **changes}
 
     store_url = environment(container(found["extract-features"]), objects)["FEATURE_STORE_URL"]

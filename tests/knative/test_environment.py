@@ -79,6 +79,14 @@ def test_the_fused_function_gets_the_settings_of_all_functions(asked, name):
     assert asked.union(reader.names) - SET_BY.keys() == given.keys()
 
 
+@pytest.mark.parametrize("name", ["fused", "small"])
+def test_the_fused_function_scales_out_when_a_batch_is_full(name):
+    """More pods would divide the batch that one pod answers together."""
+    objects = overlay(name)
+    service = services(objects)["recommend"]
+    assert annotations(service)["target"] == environment(service, objects)["MAX_BATCH_SIZE"]
+
+
 @pytest.mark.parametrize("name", SEPARATE)
 def test_body_limits_admit_the_longest_requests(name):
     """The body limits in the manifests leave room for the longest requests between the functions."""
