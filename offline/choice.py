@@ -23,7 +23,7 @@ Four hold-outs validate the choices:
 Weights that gain less than `LEAST_GAIN` over the factors alone are not used; the factors then rank alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -78,6 +78,7 @@ def choose(
     als: AlsSettings | None = None,
     ahead: bool = True,
     neighbours: bool = True,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Choice:
     """
     Choose settings for *records*. Equal records give equal settings on machines of the same kind.
@@ -88,6 +89,7 @@ def choose(
         als: Settings of the factors after a search; None suggests them and tries two exponents.
         ahead: Whether the model predicts each user's next items, as in service, or random items of a history.
         neighbours: Whether neighbours may rank.
+        tell: Takes the name of each step when it begins.
 
     Cost: up to six trainings on parts of the data, or of a sample of large data, and one more with new items; then
         about a hundred rankings for at most 1000 users.
@@ -103,18 +105,21 @@ def choose(
         return Choice(suggested, [])
     settings = suggested if als else suggest(task.ratings)
     exponents = (settings.als.frequency_exponent,) if als else FREQUENCY_EXPONENTS
+    tell("choosing the settings of the factors")
     settings, arrays, best = choose_factors(task, settings, exponents, HALF_LIVES if ordered else (0.0,))
     # The final training uses the settings suggested for the size of all data, not of the inner training part.
     exponent, half_life = settings.als.frequency_exponent, settings.half_life
     settings = replace(suggested, als=replace(suggested.als, frequency_exponent=exponent), half_life=half_life)
     strength, arrays, trials = choose_strength(task, arrays, best, items)
     settings = replace(settings, attributes=replace(settings.attributes, strength=strength))
+    tell("choosing the weights of the sources")
     views = (ORDERED_VIEWS if ordered else UNORDERED_VIEWS) if neighbours else ()
     folds = _fold(task, arrays, settings, items, holdout=holdout)
     settings, tried = _choose_blend(records, settings, folds, items, views=views, ordered=ordered)
     trials += tried
     known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
     if new := find_new(items.values(), known):
+        tell("choosing the trust in new items")
         trust, tried = choose_trust(task, settings, items, new_share=len(new) / (len(known) + len(new)))
         settings = replace(settings, attributes=replace(settings.attributes, trust=trust))
         trials += tried

@@ -1,6 +1,6 @@
 """Choose all that a training needs: the settings, and whether a learned ranker serves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +60,7 @@ def decide(
     als: AlsSettings | None = None,
     ahead: bool = True,
     neighbours: bool = True,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> TrainingDecision:
     """
     Choose the settings for *records*, and a ranker if the *declaration* has features.
@@ -72,13 +73,15 @@ def decide(
         als: As of `choose`; the same for the last two.
         ahead: Whether the model predicts each user's next items.
         neighbours: Whether neighbours may rank.
+        tell: Takes the name of each step when it begins.
     """
-    chosen = choose(records, items=items, als=als, ahead=ahead, neighbours=neighbours)
+    chosen = choose(records, items=items, als=als, ahead=ahead, neighbours=neighbours, tell=tell)
     if not (declaration and declaration.features):
         return TrainingDecision(chosen.settings, chosen.trials)
     settings = chosen.settings
     if settings.blend is None:
         settings = replace(settings, blend=_factors_alone())
+    tell("choosing the ranker")
     held = rehearse(records, settings, declaration, items=items, shown=shown, ahead=ahead)
     verdict = choose_ranker(declaration, held)
     return TrainingDecision(settings if verdict.ranker else chosen.settings, [*chosen.trials, *verdict.trials], verdict)

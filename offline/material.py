@@ -1,6 +1,6 @@
 """The material of a training: what it learns from, and the trainings on it as its declaration says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -64,13 +64,16 @@ class Material:
     def _learnable(self) -> dict[str, Item]:
         return learnable(self.items, self.declaration)
 
-    def choose(self, *, searches: bool = False, ahead: bool = True) -> Recipe:
+    def choose(
+        self, *, searches: bool = False, ahead: bool = True, tell: Callable[[str], None] = lambda _: None
+    ) -> Recipe:
         """
         Choose the sources and their weights.
 
         Args:
             searches: Search hyper-parameters first, even if the declaration does not say so.
             ahead: As of `decide`.
+            tell: As of `decide`.
         """
         training = self.declaration.training
         with _single_threaded():
@@ -83,6 +86,7 @@ class Material:
                 neighbours="neighbours" in training.sources,
                 declaration=self.declaration,
                 shown=self.items,
+                tell=tell,
             )
         return Recipe(
             chosen.settings,

@@ -206,13 +206,18 @@ def _load(plan: TrainingPlan) -> Material:
 
 def _train_into(state: StateDirectory, material: Material, plan: TrainingPlan) -> Manifest:
     """Choose the sources and their weights, then train and write the draft of a model."""
-    recipe = material.choose(searches=plan.search, ahead=plan.holdout != "random")
+    recipe = material.choose(searches=plan.search, ahead=plan.holdout != "random", tell=_tell)
     for line in recipe.lines:
         print(line)
+    _tell("training on all data")
     folder = state.draft(_MODEL_DRAFT)
     manifest = material.train(recipe, folder)
     print(f"an instance of rank_items needs about {estimate_mib(folder)} MiB of memory for this model")
     return manifest
+
+
+def _tell(step: str) -> None:
+    print(step, file=sys.stderr, flush=True)
 
 
 def _publish(state: StateDirectory, manifest: Manifest) -> str:

@@ -1,8 +1,10 @@
 """HTTP servers in threads of the test process, which answer as a test says."""
 
+import ssl
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 
 
 class HttpServer(ThreadingHTTPServer):
@@ -13,6 +15,15 @@ class HttpServer(ThreadingHTTPServer):
     def __init__(self, handler: type["HttpHandler"]) -> None:
         super().__init__(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
+
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Answer HTTPS from now on, with the certificate of *context*."""
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print the error, unless a client refused the certificate."""
+        if not isinstance(sys.exception(), ssl.SSLError):
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:

@@ -45,6 +45,10 @@ def run(
             sent = [_send_again(client, sink, url, each) for each in chosen]
             print(f"{sum(sent)} of {len(chosen)} dead letters accepted by the Broker")
             return 0 if all(sent) and not missing else 1
+    except httpx.HTTPStatusError as error:
+        name = error.request.headers["host"]
+        print(f"{name} answers {error.response.status_code}: {_reason(error.response)}", file=sys.stderr)
+        return 1
     except httpx.HTTPError as error:
         print(f"{gateway}: {str(error) or type(error).__name__}; is the port-forward open?", file=sys.stderr)
         return 1
@@ -83,6 +87,14 @@ def _send_again(client: httpx.Client, sink: _Sink, url: str, letter: dict[str, A
     else:
         print(f"{letter['id']}: the Broker answers {answer.status_code}: {answer.text[:200]}", file=sys.stderr)
     return answer.is_success
+
+
+def _reason(answer: httpx.Response) -> str:
+    """Return what *answer* says about its status: the sink's reason, or the gateway's text."""
+    try:
+        return str(answer.json()["detail"])
+    except (ValueError, LookupError, TypeError):
+        return answer.text[:200].strip() or answer.reason_phrase
 
 
 def _data(letter: dict[str, Any]) -> bytes:

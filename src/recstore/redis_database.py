@@ -1,13 +1,13 @@
 """The Redis database of a feature store: its client, and its errors in the words of the port."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from ssl import SSLCertVerificationError
+from ssl import SSLCertVerificationError, SSLError
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from recstore.port import StoreError, StoreFormatError, StoreUnavailableError
 from recstore.translation import TranslatedErrors
@@ -49,7 +49,7 @@ class RedisDatabase:
             pool.connection_class(**pool.connection_kwargs)
         except (TypeError, ValueError, RedisError) as error:
             raise StoreFormatError(f"the options of the URL of Redis cannot be used: {error}; correct them") from error
-        self.errors = TranslatedRedisErrors(_place(pool.connection_kwargs))
+        self.errors = TranslatedRedisErrors(pool.connection_kwargs)
 
     async def send(self, pipeline: Any) -> list[Any]:
         """Send the commands of *pipeline*, and return their answers."""
@@ -71,7 +71,16 @@ class RedisDatabase:
 
 
 class TranslatedRedisErrors(TranslatedErrors):
-    """Turns Redis' errors into the port's. Messages hold no user id and no credentials."""
+    """
+    Turns Redis' errors into the port's. Messages hold no user id and no credentials.
+
+    Args:
+        connection: The client's settings of a connection.
+    """
+
+    def __init__(self, connection: Mapping[str, Any]) -> None:
+        super().__init__(_place(connection))
+        self._authorities: str | None = connection.get("ssl_ca_certs")
 
     def translate(self, error: BaseException) -> StoreError | None:
         """Return the port's error for an error of the client."""
@@ -80,19 +89,27 @@ class TranslatedRedisErrors(TranslatedErrors):
             code = str(error).partition(" ")[0]
             if code == "WRONGTYPE" or "not an integer" in str(error) or "not a valid float" in str(error):
                 return self.foreign(f"a key has another type ({code})")
+            if code == "NOAUTH":
+                return StoreUnavailableError(f"{self.place}: it requires a password")
             return StoreUnavailableError(f"{self.place}: it refuses commands ({code}); see its log")
         if isinstance(error, RedisError):
-            cause = _cause(error)
-            if isinstance(cause, SSLCertVerificationError):
-                return StoreUnavailableError(
-                    f"{self.place}: its certificate is refused ({cause.verify_message}); if an authority of your own signed "
-                    f"it, add ?ssl_ca_certs=FILE to the address"
-                )
-            reason = f"{type(error).__name__}: {cause.strerror}" if cause else type(error).__name__
-            return StoreUnavailableError(
-                f"{self.place}: no answer ({reason}); check that it runs there and the password"
-            )
+            return StoreUnavailableError(f"{self.place}: {self._fault(error)}")
         return None
+
+    def _fault(self, error: RedisError) -> str:
+        if isinstance(error, AuthenticationError):
+            return "it refuses the password; check it"
+        cause = _cause(error)
+        if isinstance(cause, SSLCertVerificationError):
+            refused = f"its certificate is refused ({cause.verify_message})"
+            if self._authorities:
+                return f"{refused} with the authorities in {self._authorities}"
+            return f"{refused}; if an authority of your own signed it, add ?ssl_ca_certs=FILE to the address"
+        text = cause.strerror if cause else ""
+        if self._authorities and _is_of_a_file(cause):
+            return f"the authorities in {self._authorities} cannot be read ({text}); check that file"
+        reason = f"{type(error).__name__}: {text}" if cause else type(error).__name__
+        return f"no answer ({reason}); check that it runs there"
 
     def decode(self, read: Callable[[], Read]) -> Read:
         """Return what *read* makes of an answer; what it cannot read becomes `StoreFormatError`."""
@@ -115,6 +132,13 @@ def _cause(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def _is_of_a_file(error: OSError | None) -> bool:
+    """Tell whether *error* is of reading a file of certificates."""
+    return isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError) or (
+        isinstance(error, SSLError) and error.library == "X509"
+    )
 
 
 def _place(connection: Mapping[str, Any]) -> str:

@@ -74,6 +74,9 @@ def healthy(wanted: WantedObjects) -> Objects:
         "horizontalpodautoscalers.autoscaling": [made("3scale-kourier-gateway", "kourier-system")],
         "clusterissuers.cert-manager.io": [made("letsencrypt", status={"conditions": READY})],
         "clusterdomainclaims.networking.internal.knative.dev": [made("recommend.shop.test", spec={"namespace": space})],
+        "certificates.networking.internal.knative.dev": [
+            made("recommend.shop.test", space, status={"conditions": READY})
+        ],
         "certificates.cert-manager.io": [
             made("recommend.shop.test", space, status={"conditions": READY, "notAfter": "2999-01-01T00:00:00Z"})
         ],

@@ -155,6 +155,19 @@ FAULTS: dict[str, tuple[Callable[[Objects], Objects], str, str]] = {
         ),
         "DomainMapping recommend.shop.test is not ready", "describe domainmapping",
     ),
+    "certificate not ordered": (
+        lambda o: changed(o, "certificates.networking.internal.knative.dev", "recommend.shop.test", put(status={})),
+        "has not ordered the certificate recommend.shop.test", "restart deployment controller --namespace knative-serving",
+    ),
+    "waits for a certificate": (
+        lambda o: changed(o, KSVC, "recommend", put(status={"conditions": [{**UNREADY[0], "reason": "CertificateNotReady"}]})),
+        "recommend is not ready: no endpoint", "describe certificates.networking.internal.knative.dev --namespace recsys",
+    ),
+    "certificate not ready": (
+        lambda o: changed(o, "certificates.cert-manager.io", "recommend.shop.test", put(status={"conditions": UNREADY})),
+        "certificate recommend.shop.test is not ready: no endpoint",
+        "describe certificates.cert-manager.io recommend.shop.test --namespace recsys",
+    ),
     "old certificate": (
         lambda o: changed(
             o, "certificates.cert-manager.io", "recommend.shop.test",
@@ -207,7 +220,11 @@ def test_before_the_first_apply_nothing_is_a_fault_but_what_the_operator_creates
         bare = healthy(wanted)
         for kind in (KSVC, "pods", "secrets", "endpointslices.discovery.k8s.io", "configmaps"):
             bare[kind] = [each for each in bare[kind] if each["metadata"].get("namespace") != wanted.namespace]
-        for kind in ("certificates.cert-manager.io", "domainmappings.serving.knative.dev"):
+        for kind in (
+            "certificates.networking.internal.knative.dev",
+            "certificates.cert-manager.io",
+            "domainmappings.serving.knative.dev",
+        ):
             bare[kind] = []
         named = [each.seen.partition("Secret ")[2].partition(",")[0] for each in findings(bare, wanted, "fault")]
         assert sorted(set(named)) == expected

@@ -263,9 +263,11 @@ def test_an_option_that_redis_does_not_take_is_a_fault_of_the_url(options):
 
 
 async def test_a_missing_file_of_authorities_is_the_reason(free_port: int):
-    """The message of a Redis that cannot be reached gives the reason of the operating system."""
+    """The message names the file and gives the reason of the operating system."""
     async with aclosing(open_store(f"rediss://127.0.0.1:{free_port}/0?ssl_ca_certs=/nowhere/ca.pem")) as store:
-        with pytest.raises(StoreUnavailableError, match=r"no answer \(ConnectionError: No such file or directory\)"):
+        with pytest.raises(
+            StoreUnavailableError, match=r"/nowhere/ca.pem cannot be read \(No such file or directory\)"
+        ):
             await store.population()
 
 

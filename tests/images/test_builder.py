@@ -28,7 +28,10 @@ def podman(tmp_path, monkeypatch):
     told = tmp_path / "told"
     program = tmp_path / "bin/podman"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >>{told}\ncase "$*" in *broken*) exit 1;; esac\n')
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >>{told}\ncase "$*" in *broken*) exit 1;; esac\n'
+        '[ "$2" = --digestfile ] && echo sha256:0a1b >"$3" || true\n'
+    )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.setattr("tools.images.builder.pip_settings", dict)
@@ -73,10 +76,23 @@ def test_images_are_loaded_into_the_nodes(podman, monkeypatch, tmp_path, to):
     assert main(["images", "redis", "--builder", "podman", "--to", to]) == 1
 
 
-def test_images_are_pushed_to_their_registry(podman):
-    """With --to registry, the builder pushes each image under its full name."""
-    assert main(["images", "redis", "--builder", "podman", "--prefix", "r.test/x", "--to", "registry"]) == 0
-    assert podman()[-1] == "push r.test/x/redis:dev"
+def test_images_are_pushed_to_their_registry(podman, capsys):
+    """With --to registry, the builder pushes each image under its full name, and the output has the digests."""
+    words = ["--builder", "podman", "--prefix", "r.test:5000/x", "--to", "registry"]
+    assert main(["images", "redis", "rank-items", *words]) == 0
+    first, second = [line for line in podman() if line.startswith("push ")]
+    assert (first.split()[-1], second.split()[-1]) == ("r.test:5000/x/redis:dev", "r.test:5000/x/rank-items:dev")
+    names = [f"r.test:5000/x/{name}@sha256:0a1b" for name in ("redis", "rank-items")]
+    assert capsys.readouterr().out.split() == names
+
+
+def test_docker_tells_the_digest_after_the_push(monkeypatch):
+    """docker knows an image by several names; the digest is that of the name that was pushed."""
+    known = ["other.test/x/redis@sha256:ff", "r.test/x/redis@sha256:0a1b"]
+    monkeypatch.setattr("tools.images.builder._run", lambda *_: None)
+    done = subprocess.CompletedProcess([], 0, json.dumps(known).encode())
+    monkeypatch.setattr("tools.images.builder.subprocess.run", lambda *_, **__: done)
+    assert Builder("docker").deliver("r.test/x/redis:v1", "registry") == "r.test/x/redis@sha256:0a1b"
 
 
 def test_buildah_writes_archives_that_contain_the_name(podman, monkeypatch):
@@ -110,8 +126,10 @@ def test_build_failures_are_reported(podman, capsys, tmp_path):
     """A failed build, a folder without a model, an unknown image and a missing builder are errors."""
     assert main(["images", "redis", "--builder", "podman", "--tag", "broken"]) == 1
     assert "podman cannot build dev.local/redis:broken" in capsys.readouterr().err
+    before = len(podman())
     assert main(["images", "redis", "--builder", "podman", "--model", str(tmp_path)]) == 1
     assert "holds no model artefact" in capsys.readouterr().err
+    assert len(podman()) == before  # the model is looked for before anything is built
     assert main(["images", "nothing"]) == 2
     with pytest.raises(BuildError, match="install and start .*buildah"):
         find_builder("buildah" if not shutil.which("buildah") else "docker-that-is-not-there-buildah")

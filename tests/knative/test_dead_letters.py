@@ -326,6 +326,16 @@ def test_a_gateway_that_does_not_answer_is_an_error(free_port: int, capsys):
     assert "is the port-forward open?" in capsys.readouterr().err
 
 
+def test_the_reason_of_the_sink_is_shown(free_port: int, capsys):
+    """The sink says why it has no list, and a gateway without the sink answers in its own words."""
+    with running(DEAD_LETTERS_URL=f"redis://127.0.0.1:{free_port}/0") as (url, _):
+        assert run_verb(["dead-letters", "--namespace", "shop", "--gateway", url]) == 1
+    assert capsys.readouterr().err.startswith("dead-letters.shop.svc.cluster.local answers 503: Redis: ")
+    with running() as (url, _):
+        assert run_verb(["dead-letters", "--gateway", url]) == 1
+    assert "answers 404: Not Found" in capsys.readouterr().err
+
+
 def test_the_service_runs_this_program():
     """The Service has the command that runs the mounted file, and the ConfigMap contains the file."""
     service = services(overlay("dev"))["dead-letters"]

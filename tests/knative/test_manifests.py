@@ -12,6 +12,7 @@ from tests.knative.objects import (
     KNATIVE,
     ON_CLUSTERS,
     OVERLAYS,
+    ROOT,
     Object,
     assert_kubectl_agrees,
     build,
@@ -143,6 +144,24 @@ def test_a_model_in_an_image_is_mounted_where_rank_items_reads(tmp_path):
     (path,) = [each["value"] for each in pod["containers"][0]["env"] if each["name"] == "MODEL_PATH"]
     assert (path, mount["readOnly"]) == (f"{mount['mountPath']}/models", True)
     assert len({each["name"] for each in pod["volumes"]}) == len(pod["volumes"])
+
+
+def test_an_authority_of_ones_own_is_mounted_into_every_client_of_redis(tmp_path):
+    """All that know an address or a password of Redis mount the file that the runbook names in the addresses."""
+    objects = with_components(tmp_path, "training", "redis-authority")
+    (job,) = [body for body in objects if body["kind"] == "CronJob"]
+    pods = {name: service["spec"]["template"]["spec"] for name, service in services(objects).items()}
+    pods["training"] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    for name, pod in pods.items():
+        (container,) = pod["containers"]
+        secrets = [(each.get("valueFrom") or {}).get("secretKeyRef", {}).get("name") for each in container["env"]]
+        mounts = {each["mountPath"]: each["name"] for each in container.get("volumeMounts") or ()}
+        assert ("/etc/redis-authority" in mounts) == ("feature-store" in secrets), name
+        volumes = [each["configMap"]["name"] for each in pod.get("volumes") or () if each["name"] == "redis-authority"]
+        assert volumes == ["redis-authority"] * ("/etc/redis-authority" in mounts)
+    runbook = (ROOT / "docs/how-to/run-on-a-cluster.md").read_text()
+    assert "?ssl_ca_certs=/etc/redis-authority/ca.crt" in runbook
+    assert "--from-file=ca.crt=" in runbook
 
 
 @pytest.mark.parametrize(

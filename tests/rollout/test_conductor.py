@@ -11,7 +11,7 @@ import pytest
 
 from kndashboard.rollouts import rollouts
 from kubeyaml import edits
-from tools.deployment.kn import Kn, KnError, traffic
+from tools.deployment.kn import Kn, KnError, traffic, url_of
 from tools.rollout.comparison import TrialAnswer
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
 from tools.rollout.decisions import CandidateLimits, Rollout
@@ -97,7 +97,7 @@ def roll_out(kn: Recorded, answer: Callable[[str, int], TrialAnswer] = good) -> 
         "rank-items",
         kn,
         kn.journal,
-        lambda url: ScriptedDoor(url, kn, answer),
+        lambda service, tag: ScriptedDoor(url_of(service, tag), kn, answer),
         [b"1"],
         RolloutPace(requests=8, least_s=0.0),
         said.append,

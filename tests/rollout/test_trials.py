@@ -1,10 +1,12 @@
 """Requests to a function, and the judgement of its answers."""
 
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
 import pytest
+import trustme
 
 from tests.http_server import HttpHandler, HttpServer
 from tools.rollout.comparison import RolloutTrial
@@ -94,6 +96,22 @@ def test_cluster_names_are_requested_from_the_gateway(server, client):
     opened = client("http://candidate-rank-items.recsys.svc.cluster.local", gateway=server.url, token="secret")
     assert opened.ask(b"1").fault is None
     assert server.told == [("candidate-rank-items.recsys.svc.cluster.local", "Bearer secret", b"1")]
+
+
+def test_a_gateway_with_tls_is_asked_for_the_certificate_of_the_name(server, client):
+    """The handshake names the Service, as gateways choose certificates by it, and the certificate must be for it."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("recommend.shop.test").configure_cert(context)
+    asked: list[str | None] = []
+    context.sni_callback = lambda _, name, __: asked.append(name)
+    server.use_tls(context)
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    gateway = f"https://127.0.0.1:{server.server_port}"
+    assert client("https://recommend.shop.test", gateway=gateway, trust=trust).ask(b"1").fault is None
+    assert (asked, server.told[0][0]) == (["recommend.shop.test"], "recommend.shop.test")
+    refused = client("https://other.shop.test", gateway=gateway, trust=trust).ask(b"1").fault
+    assert refused == "no answer (SSLCertVerificationError)"
 
 
 def test_localhost_names_mean_this_machine(server, client):

@@ -122,10 +122,13 @@ async def test_a_password_is_required(tmp_path):
             assert await store.read(["ann"], history=5) == [None]
             await store.aclose()
         store = open_store(server.url, password="wr0ng")
-        with pytest.raises(StoreUnavailableError) as caught:
+        with pytest.raises(StoreUnavailableError, match="refuses the password") as caught:
             await store.read(["ann"], history=5)
         assert "wr0ng" not in str(caught.value)
         await store.aclose()
+        async with aclosing(open_store(server.url)) as store:
+            with pytest.raises(StoreUnavailableError, match="requires a password"):
+                await store.read(["ann"], history=5)
 
 
 @pytest.mark.skipif(
@@ -152,8 +155,19 @@ async def test_tls_checks_the_certificate(tmp_path):
         async with aclosing(open_store(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}")) as trusted:
             assert await trusted.apply([EVENT]) == [NEW]
         async with aclosing(open_store(f"rediss://127.0.0.1:{port}/0")) as stranger:
-            with pytest.raises(StoreUnavailableError, match=r"its certificate is refused \(.*local issuer"):
+            with pytest.raises(
+                StoreUnavailableError, match=r"refused \(.*local issuer.*; if an authority .* add \?ssl_ca_certs"
+            ):
                 await stranger.apply([EVENT])
+        other = tmp_path / "other.pem"
+        trustme.CA().cert_pem.write_to_path(str(other))
+        async with aclosing(open_store(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={other}")) as mistaken:
+            with pytest.raises(StoreUnavailableError, match=rf"refused \(.*\) with the authorities in {other}"):
+                await mistaken.apply([EVENT])
+        other.write_text("no certificate")
+        async with aclosing(open_store(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={other}")) as empty:
+            with pytest.raises(StoreUnavailableError, match=rf"the authorities in {other} cannot be read \(.*NO_CERT"):
+                await empty.apply([EVENT])
 
 
 async def test_attempts_to_connect_share_the_certificates(monkeypatch, free_port):

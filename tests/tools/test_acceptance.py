@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import ssl
 import stat
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from tests.http_server import HttpHandler, HttpServer
 from tests.knative.command_lines import parse
@@ -20,6 +22,8 @@ from tools.deployment.credentials import read_token
 from tools.deployment.kubectl import KubectlError
 
 pytestmark = pytest.mark.may_block
+
+ITEMS = [{"item_id": f"item_{n}", "score": 1} for n in range(5)]
 
 SERVICE: dict[str, Any] = {
     "spec": {
@@ -32,6 +36,7 @@ SERVICE: dict[str, Any] = {
     "status": {
         "conditions": [{"type": "Ready", "status": "True"}],
         "traffic": [{"revisionName": "rank-items-00002", "percent": 100}, {"revisionName": "rank-items-00001"}],
+        "url": "https://recommend.shop.example.com",
     },
 }
 
@@ -125,6 +130,30 @@ def test_kubectl_errors_are_passed_on(tmp_path):
         ClusterDeployment("default", kubectl=["/nowhere/kubectl"], kn=["false"], broker=None).broker()
 
 
+def test_a_gateway_with_tls_is_asked_for_recommend(tmp_path, capsys):
+    """The handshake and the Host header name recommend, and the certificate must be for that name."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("recommend.shop.test").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    Answering.said = {"user_id": "user_42", "recommendations": ITEMS}
+    kn = program(tmp_path / "kn", {"describe": json.dumps(SERVICE)})
+    words = ["acceptance", "answer", "--namespace", "shop", "--kn", kn, "--ca-file", str(tmp_path / "ca.pem")]
+    with HttpServer(Answering) as server:
+        server.use_tls(context)
+        gateway = ["--gateway", f"https://127.0.0.1:{server.server_port}"]
+        assert main([*words, *gateway, "--host", "recommend.shop.test"]) == 0
+        assert main([*words, *gateway, "--host", "other.shop.test"]) == 1
+    assert "certificate verify failed" in capsys.readouterr().err
+
+
+def test_a_name_without_a_gateway_is_the_address(tmp_path, free_port, capsys):
+    """The finding names the address that did not answer."""
+    kn = program(tmp_path / "kn", {"describe": json.dumps(SERVICE)})
+    words = ["acceptance", "answer", "--namespace", "shop", "--kn", kn, "--host", f"127.0.0.1:{free_port}"]
+    assert main(words) == 1
+    assert f"FAILS  answer: https://127.0.0.1:{free_port}: ConnectError: " in capsys.readouterr().err
+
+
 class FakePlatform:
     """A platform that never scales and never replaces an instance. An ended instance stays if it is the only one."""
 
@@ -164,8 +193,7 @@ def fake(tmp_path: Path) -> FakePlatform:
 @pytest.fixture
 def acceptance(fake: FakePlatform) -> Iterator[Acceptance]:
     """Yield acceptance checks of a pipeline that always returns the same recommendations."""
-    items = [{"item_id": f"item_{n}", "score": 1} for n in range(5)]
-    Answering.said = {"user_id": "user_42", "recommendations": items}
+    Answering.said = {"user_id": "user_42", "recommendations": ITEMS}
     pace = LoadPace(callers=2, load_s=1.0, shrink_s=0.5, event_s=0.3)
     with HttpServer(Answering) as server:
         fake.url = f"{server.url}/"

@@ -11,7 +11,7 @@ import typer
 
 from tests.knative.command_lines import parse
 from tools.cli.options import counts, share
-from tools.deployment.kn import Kn, KnError, kn_of, tagged, traffic
+from tools.deployment.kn import Kn, KnError, kn_of, tagged, traffic, url_of
 
 # A Service on a cluster whose candidate has a tenth of the traffic.
 SERVICE: dict[str, Any] = {
@@ -113,3 +113,27 @@ def test_flags_are_parsed():
             share(text)
     assert kn_of("kn --context prod", "recsys", Path("x")) == Kn(["kn", "--context", "prod"], "recsys")
     assert kn_of("kn", None, Path("/tmp/x")).command[1:] == ["-m", "localkn", "kn", "--state-dir", "/tmp/x/platform"]
+
+
+HTTPS = {
+    "status": {
+        "url": "https://recommend.shop.test",
+        "address": {"url": "http://recommend.shop.svc.cluster.local"},
+        "traffic": [{"tag": "candidate", "url": "https://candidate-recommend.shop.test"}],
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("tag", "gateway", "url"),
+    [
+        (None, None, "https://recommend.shop.test"),
+        ("candidate", None, "https://candidate-recommend.shop.test"),
+        (None, "https://127.0.0.1", "https://recommend.shop.test"),
+        (None, "http://127.0.0.1", "http://recommend.shop.svc.cluster.local"),
+        ("candidate", "http://127.0.0.1", "http://candidate-recommend.shop.svc.cluster.local"),
+    ],
+)
+def test_a_gateway_without_tls_is_asked_for_names_inside_the_cluster(tag, gateway, url):
+    """Such a gateway redirects public names with HTTPS."""
+    assert url_of(HTTPS, tag, gateway=gateway) == url

@@ -230,7 +230,7 @@ class Acceptance:
     def _load(self, callers: int, *, pause_s: float = 0.0, may_degrade: bool = False) -> Iterator["BackgroundLoad"]:
         """Run *callers* against recommend in the background until the block ends, and at least for the load's time."""
         seconds = self.pace.load_s
-        at = ServerAddress.of(self._address.url, trust=self._trust)
+        at = ServerAddress.of(self._address.url, trust=self._trust, name=self._address.name)
         headers = [name + b": " + value for name, value in self._authorization]
         full = request_recommendations(self._users, host=self._address.host.encode("latin-1"), headers=headers)
         degraded: list[bytes] = []
@@ -267,7 +267,12 @@ class Acceptance:
         return answer.json(), (time.monotonic() - began) * 1000
 
     def _post(self, to: Address, headers: list[tuple[bytes, bytes]], body: bytes) -> httpx.Response:
-        answer = self._client.post(to.url, headers=[(b"host", to.host.encode("latin-1")), *headers], content=body)
+        answer = self._client.post(
+            to.url,
+            headers=[(b"host", to.host.encode("latin-1")), *headers],
+            content=body,
+            extensions={"sni_hostname": to.name},
+        )
         answer.raise_for_status()
         return answer
 

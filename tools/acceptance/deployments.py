@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from localkn.address import broker_url, read_status
 from tools.cluster.reader import is_ready
@@ -19,10 +20,15 @@ _STAMP = "recsys.dev/accepted-at"
 
 @dataclass(frozen=True)
 class Address:
-    """The URL to connect to, and the value of the Host header."""
+    """The URL to connect to, and the value of the Host header. With HTTPS, the certificate must be for that host."""
 
     url: str
     host: str
+
+    @property
+    def name(self) -> str:
+        """The host without its port."""
+        return urlsplit(f"//{self.host}").hostname or ""
 
 
 class Deployment(Protocol):

@@ -19,7 +19,7 @@ from localkn.errors import LocalknError
 from tools.acceptance.checks import Acceptance, CheckResult, LoadPace
 from tools.acceptance.deployments import Address, ClusterDeployment, Deployment, LocalDeployment
 from tools.deployment.credentials import read_authorities, read_token
-from tools.deployment.kn import KnError
+from tools.deployment.kn import KnError, url_of
 from tools.deployment.kubectl import KubectlError
 
 
@@ -75,16 +75,19 @@ def _found(name: str, acceptance: Acceptance) -> CheckResult:
     """Run check *name*; an error of the deployment is a failed check."""
     try:
         return acceptance.checks[name]()
+    except httpx.RequestError as error:
+        return CheckResult(name, holds=False, seen=f"{error.request.url}: {type(error).__name__}: {error}")
     except (KnError, KubectlError, LocalknError, httpx.HTTPError, OSError, LookupError, ValueError) as error:
         return CheckResult(name, holds=False, seen=f"{type(error).__name__}: {error}")
 
 
 def _door(deployment: Deployment, *, gateway: str | None, host: str | None) -> Address:
-    """Return the address of recommend: its own URL, or the gateway with recommend's host name."""
-    parts = urlsplit(deployment.kn.service("recommend")["status"]["url"])
-    host = host or parts.netloc
+    """Return the address of recommend: its own URL, the one with the name *host*, or the gateway with either name."""
+    parts = urlsplit(url_of(deployment.kn.service("recommend"), gateway=gateway))
     if gateway:
-        return Address(gateway, host)
+        return Address(gateway, host or parts.netloc)
+    if host:
+        return Address(f"{parts.scheme}://{host}", host)
     # Names below localhost are this machine (RFC 6761); not every resolver knows that.
     local = (parts.hostname or "").endswith("localhost")
-    return Address(f"{parts.scheme}://127.0.0.1:{parts.port or 80}" if local else parts.geturl(), host)
+    return Address(f"{parts.scheme}://127.0.0.1:{parts.port or 80}" if local else parts.geturl(), parts.netloc)

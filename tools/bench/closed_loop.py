@@ -54,18 +54,29 @@ class Work:
 
 @dataclass(frozen=True)
 class ServerAddress:
-    """The address that callers connect to; with TLS if *trust* is set."""
+    """
+    The address that callers connect to.
+
+    Attributes:
+        host: Name or IP address.
+        port: Port.
+        trust: Verifies the certificate; None for no TLS.
+        name: Name that the certificate is for; None for *host*.
+    """
 
     host: str = "127.0.0.1"
     port: int = 80
     trust: ssl.SSLContext | None = None
+    name: str | None = None
 
     @classmethod
-    def of(cls, url: str, *, trust: ssl.SSLContext) -> "ServerAddress":
-        """Return the address of *url*; with https, *trust* verifies the certificate."""
+    def of(cls, url: str, *, trust: ssl.SSLContext, name: str | None = None) -> "ServerAddress":
+        """Return the address of *url*; with https, *trust* verifies the certificate, which is for *name*."""
         parts = urlsplit(url)
-        secure = parts.scheme == "https"
-        return cls(parts.hostname or "", parts.port or (443 if secure else 80), trust if secure else None)
+        host = parts.hostname or ""
+        if parts.scheme == "https":
+            return cls(host, parts.port or 443, trust, name)
+        return cls(host, parts.port or 80)
 
 
 class _Caller(asyncio.Protocol):
@@ -158,7 +169,10 @@ async def run_callers(
         return _ReadingCaller(work, tally.note, pause_s=pause_s, read=tally.read)
 
     loop = asyncio.get_running_loop()
-    clients = [(await loop.create_connection(make_caller, at.host, at.port, ssl=at.trust))[1] for _ in range(callers)]
+    clients = [
+        (await loop.create_connection(make_caller, at.host, at.port, ssl=at.trust, server_hostname=at.name))[1]
+        for _ in range(callers)
+    ]
     await asyncio.sleep(seconds * warm_up_share)
     tally.counting, began = True, time.perf_counter()
     await asyncio.sleep(seconds * (1 - warm_up_share))

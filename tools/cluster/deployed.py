@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tools.cluster.findings import Finding, fault, note, ok
+from tools.cluster.installed import SERVING
 from tools.cluster.reader import Cluster, KubeObject, condition, find, is_ready
 from tools.cluster.wanted import WantedObjects, hop_namespace
 from tools.rollout.conductor import CANDIDATE
@@ -15,6 +16,9 @@ _LEAST_VALID = timedelta(days=14)  # cert-manager renews 30 days before the end
 _OF_MODEL: Final = "model"  # the ConfigMap that seed-demo writes
 _NO_ADDRESS: Final = "address not set"  # of a Trigger whose Service was not ready when Eventing looked
 _SERVICE_LABEL: Final = "serving.knative.dev/service"
+# Knative's own object for a certificate; cert-manager's has another group and the same short name.
+_KNATIVE_CERTIFICATES: Final = "certificates.networking.internal.knative.dev"
+_CERTIFICATES: Final = "certificates.cert-manager.io"
 
 
 def check_values(_: Cluster, wanted: WantedObjects) -> Iterator[Finding]:
@@ -107,7 +111,7 @@ def check_services(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]
             yield ok(f"{service.name} is ready: {found['status'].get('latestReadyRevisionName')}")
         else:
             reasons = [condition(found).get("message") or "no condition yet", *_waiting(cluster, wanted, service.name)]
-            yield fault(f"{service.name} is not ready: {'; '.join(reasons)}", _logs(wanted, service.name))
+            yield fault(f"{service.name} is not ready: {'; '.join(reasons)}", _where_to_look(found, wanted))
         tags = {target.get("tag") for target in (found.get("status") or {}).get("traffic") or ()}
         if CANDIDATE in tags:
             yield note(
@@ -116,8 +120,10 @@ def check_services(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]
             )
 
 
-def _logs(wanted: WantedObjects, service: str) -> str:
-    selector = f"--selector {_SERVICE_LABEL}={service}"
+def _where_to_look(service: KubeObject, wanted: WantedObjects) -> str:
+    if condition(service).get("reason") == "CertificateNotReady":
+        return f"look at kubectl describe {_KNATIVE_CERTIFICATES} --namespace {wanted.namespace}"
+    selector = f"--selector {_SERVICE_LABEL}={service['metadata']['name']}"
     return f"look at kubectl logs --namespace {wanted.namespace} {selector} --container user-container"
 
 
@@ -170,14 +176,21 @@ def check_certificates(cluster: Cluster, wanted: WantedObjects) -> Iterator[Find
         if not is_ready(mapping):
             reason = condition(mapping).get("message") or "no condition yet"
             name = mapping["metadata"]["name"]
+            todo = f"look at kubectl describe domainmapping {name} --namespace {wanted.namespace}"
+            yield fault(f"DomainMapping {name} is not ready: {reason}", todo)
+    for certificate in cluster.all(_KNATIVE_CERTIFICATES, wanted.namespace):
+        if not (certificate.get("status") or {}).get("conditions"):
+            # Serving's controller looks only at its start whether certificates are wanted.
             yield fault(
-                f"DomainMapping {name} is not ready: {reason}", f"look at kubectl describe domainmapping {name}"
+                f"Knative has not ordered the certificate {certificate['metadata']['name']}",
+                f"run kubectl rollout restart deployment controller --namespace {SERVING}",
             )
-    for certificate in cluster.all("certificates.cert-manager.io", wanted.namespace):
+    for certificate in cluster.all(_CERTIFICATES, wanted.namespace):
         name, ends = certificate["metadata"]["name"], (certificate.get("status") or {}).get("notAfter")
         if not is_ready(certificate):
             reason = condition(certificate).get("message") or "no condition yet"
-            yield fault(f"certificate {name} is not ready: {reason}", f"look at kubectl describe certificate {name}")
+            todo = f"look at kubectl describe {_CERTIFICATES} {name} --namespace {wanted.namespace}"
+            yield fault(f"certificate {name} is not ready: {reason}", todo)
         elif ends and datetime.fromisoformat(ends) < datetime.now(UTC) + _LEAST_VALID:
             yield fault(f"certificate {name} expires at {ends}", "cert-manager should have renewed it; read its logs")
         else:

@@ -115,6 +115,20 @@ def tagged(service: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {target["tag"]: target for target in service["status"].get("traffic") or () if target.get("tag")}
 
 
+def url_of(service: Mapping[str, Any], tag: str | None = None, *, gateway: str | None = None) -> str:
+    """
+    Return the URL of *service*, or of its revision with *tag*, to ask for at *gateway*.
+
+    A gateway without TLS answers for public names with a redirect to HTTPS, so the name inside the cluster replaces them.
+    """
+    status = service["status"]
+    url = str(tagged(service)[tag]["url"] if tag else status["url"])
+    if gateway and not gateway.startswith("https:") and url.startswith("https:"):
+        scheme, _, private = status["address"]["url"].partition("://")
+        return f"{scheme}://{f'{tag}-' if tag else ''}{private}"
+    return url
+
+
 def url_of_tag(kn: Kn, service: str, tag: str) -> str:
     """
     Return the address of the revision of *service* that has *tag*.

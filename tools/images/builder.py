@@ -1,6 +1,7 @@
 """Builds images with docker, podman or buildah."""
 
 import ast
+import json
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,7 @@ class Builder:
             command = [*_BUILDERS[self.name], "--file", str(dockerfile), "--tag", image, *given, *pip, *self.flags]
             _run([*command, str(context)], f"{self.name} cannot build {image}")
 
-    def deliver(self, image: str, to: str) -> None:
+    def deliver(self, image: str, to: str) -> str:
         """
         Push *image* to the registry in its name, or load it into the nodes of a cluster.
 
@@ -73,12 +74,14 @@ class Builder:
             image: Full name of an image that this builder has.
             to: A name in DESTINATIONS.
 
+        Returns:
+            The name by which the cluster gets this image and no other: with a digest if it comes from a registry.
+
         Raises:
             BuildError: A command failed; it printed the reason.
         """
         if not (load := DESTINATIONS[to]):
-            _run([self.name, "push", image], f"{image} cannot be pushed")
-            return
+            return f"{image.rpartition(':')[0]}@{self._push(image)}"
         # /tmp may be too small for an image.
         with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
             archive = f"{folder}/image.tar"
@@ -87,6 +90,20 @@ class Builder:
                 save = ["buildah", "push", image, f"docker-archive:{archive}:{image}"]
             _run(save, f"{image} cannot be written to {folder}")
             _run([*load, archive], f"{to} cannot load {image}")
+        return image
+
+    def _push(self, image: str) -> str:
+        """Push *image*, and return the digest that the registry has it under."""
+        if self.name == "docker":
+            _run(["docker", "push", image], f"{image} cannot be pushed")
+            inspect = ["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", image]
+            known: list[str] = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
+            repository = image.rpartition(":")[0]
+            return next(name for name in known if name.startswith(f"{repository}@")).partition("@")[2]
+        with tempfile.TemporaryDirectory() as folder:
+            digest = Path(folder, "digest")
+            _run([self.name, "push", "--digestfile", str(digest), image], f"{image} cannot be pushed")
+            return digest.read_text().strip()
 
     @contextmanager
     def _pip_flags(self) -> Iterator[list[str]]:

@@ -38,6 +38,7 @@ def images(
         return 2
     built = []
     try:
+        version = _version_of(model) if model else ""
         if base == DEBOOTSTRAP:
             builder, base = "buildah", make_base("stable")
         arguments = {"VERSION": tag, "REVISION": revision()} | ({"BASE": base} if base else {})
@@ -46,10 +47,9 @@ def images(
             built.append(f"{prefix}/{name}:{tag}")
             program.build(ROOT / IMAGES[name], context=ROOT, image=built[-1], arguments=arguments)
         if model:
-            built.append(build_with_model(program, model, image=f"{prefix}/rank-items:{tag}"))
+            built.append(_build_with_model(program, model, version, image=f"{prefix}/rank-items:{tag}"))
         if to:
-            for image in built:
-                program.deliver(image, to)
+            built = [program.deliver(image, to) for image in built]
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
@@ -57,12 +57,16 @@ def images(
     return 0
 
 
-def build_with_model(builder: Builder, model: Path, *, image: str) -> str:
-    """Build rank-items with the artefact in *model*; return the image name, whose tag ends in the artefact's version."""
+def _version_of(model: Path) -> str:
+    """Return the version of the artefact in the folder *model*."""
     try:
-        version = json.loads((model / "manifest.json").read_text())["version"]
-    except (OSError, ValueError, KeyError) as error:
+        return str(json.loads((model / "manifest.json").read_text())["version"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise BuildError(f"{model} holds no model artefact ({error!r}); run ./run.sh train first") from error
+
+
+def _build_with_model(builder: Builder, model: Path, version: str, *, image: str) -> str:
+    """Build rank-items with the artefact in *model*; return the image name, whose tag ends in the artefact's version."""
     with_model = f"{image}-{version}"
     arguments = {"IMAGE": image, "MODEL_VERSION": version}
     dockerfile = ROOT / "functions/rank_items/Dockerfile.model"

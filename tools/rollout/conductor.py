@@ -12,7 +12,7 @@ from tools.rollout.comparison import Comparison, compare, count_faults
 from tools.rollout.decisions import Action, RollBack, Rollout, Shift
 from tools.rollout.journal import RolloutJournal
 from tools.rollout.reconcilers import reconciler_of
-from tools.rollout.trials import TrialClient, TrialClients, run_trials
+from tools.rollout.trials import MakeClient, TrialClients, run_trials
 
 CURRENT, CANDIDATE = "current", "candidate"
 _LATEST = "@latest"
@@ -72,7 +72,7 @@ class Conductor:
         service: Name of the Service.
         kn: Changes the Service.
         journal: Keeps the Service as it was before, until the rollout has ended.
-        make_client: Returns a client for a URL.
+        make_client: Returns a client of a Service, or of its revision with a tag.
         bodies: The requests to try with, in turn.
         pace: How many requests, and how fast.
         tell: Called with a line for each event; must not raise.
@@ -81,7 +81,7 @@ class Conductor:
     service: str
     kn: Kn
     journal: RolloutJournal
-    make_client: Callable[[str], TrialClient]
+    make_client: MakeClient
     bodies: Sequence[bytes]
     pace: RolloutPace
     tell: Callable[[str], None]
@@ -188,14 +188,13 @@ class Conductor:
 
     def _clients(self, outcome: RolloutOutcome) -> TrialClients:
         service = self.kn.service(self.service)
-        found = tagged(service)
-        outcome.candidate = str(found[CANDIDATE]["revisionName"])
+        outcome.candidate = str(tagged(service)[CANDIDATE]["revisionName"])
         if outcome.candidate == outcome.current:
             raise KnError("the flags change nothing, so no new revision was made")
         return TrialClients(
-            current=self.make_client(found[CURRENT]["url"]),
-            candidate=self.make_client(found[CANDIDATE]["url"]),
-            live=self.make_client(service["status"]["url"]),
+            current=self.make_client(service, CURRENT),
+            candidate=self.make_client(service, CANDIDATE),
+            live=self.make_client(service, None),
         )
 
     def _step(self, rollout: Rollout, share: int, clients: TrialClients, outcome: RolloutOutcome) -> Comparison:

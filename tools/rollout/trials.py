@@ -25,7 +25,8 @@ class TrialClient:
 
     Args:
         url: The address; a name below `localhost` is this machine (RFC 6761).
-        gateway: Address to connect to instead, with the name in *url* as Host: names of a cluster resolve only inside it.
+        gateway: Address to connect to instead: names of a cluster resolve only inside it. The gateway finds the name in
+            *url* in Host and, with HTTPS, in the handshake of TLS.
         token: Bearer token; None for no authorization.
         trust: Trusted certificate authorities; None for the system's.
     """
@@ -114,8 +115,24 @@ class TrialClient:
         address = "127.0.0.1" if host == "localhost" or host.endswith(".localhost") else host
         if parts.scheme == "https":
             trust = self.trust or ssl.create_default_context()
-            return http.client.HTTPSConnection(address, parts.port, timeout=TIMEOUT_S, context=trust)
+            return _NamedConnection(address, parts.port, name=urlsplit(self.url).hostname or host, trust=trust)
         return http.client.HTTPConnection(address, parts.port, timeout=TIMEOUT_S)
+
+
+class _NamedConnection(http.client.HTTPSConnection):
+    """A connection with TLS to a server that has a certificate for another name than its address."""
+
+    def __init__(self, host: str, port: int | None, *, name: str, trust: ssl.SSLContext) -> None:
+        super().__init__(host, port, timeout=TIMEOUT_S, context=trust)
+        self._name, self._trust = name, trust
+
+    def connect(self) -> None:
+        """Connect, and check that the certificate is for the name."""
+        http.client.HTTPConnection.connect(self)
+        self.sock = self._trust.wrap_socket(self.sock, server_hostname=self._name)
+
+
+MakeClient = Callable[[Mapping[str, Any], str | None], TrialClient]
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,17 @@ revision. If it breaks a limit, the current revision gets all traffic back. A re
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tools.deployment.credentials import read_authorities, read_token
-from tools.deployment.kn import Kn, KnError, kn_of
+from tools.deployment.kn import Kn, KnError, kn_of, url_of
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
 from tools.rollout.decisions import CandidateLimits, Rollout
 from tools.rollout.journal import journal_of
 from tools.rollout.report import write_report
-from tools.rollout.trials import TrialClient, make_bodies
+from tools.rollout.trials import MakeClient, TrialClient, make_bodies
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _INTERRUPTED = 130
@@ -123,15 +123,17 @@ def _tell(line: str) -> None:
         print(line, flush=True)
 
 
-def _clients(*, gateway: str | None, token_file: Path | None, ca_file: Path | None) -> Callable[[str], TrialClient]:
+def _clients(*, gateway: str | None, token_file: Path | None, ca_file: Path | None) -> MakeClient:
     token, trust = read_token(token_file), read_authorities(ca_file)
-    return lambda url: TrialClient(url, gateway=gateway, token=token, trust=trust)
+    return lambda service, tag: TrialClient(
+        url_of(service, tag, gateway=gateway), gateway=gateway, token=token, trust=trust
+    )
 
 
 def _bodies(
     service: str,
     kn: Kn,
-    make_client: Callable[[str], TrialClient],
+    make_client: MakeClient,
     *,
     body_file: Path | None,
     users: Path | None,
@@ -143,7 +145,7 @@ def _bodies(
     else:
         names = _lines(users) if users else [f"user_{n}" for n in range(1, 201)]
         wanted = service.startswith("rank-items")
-        features = make_client(kn.service("extract-features")["status"]["url"]) if wanted else None
+        features = make_client(kn.service("extract-features"), None) if wanted else None
         found = list(make_bodies(service, names, top_k=top_k, features=features))
         if features:
             features.close()
