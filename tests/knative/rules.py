@@ -25,6 +25,7 @@ from tests.knative.objects import (
     services,
     walk,
 )
+from tools.cluster.wanted import POD_FLAGS
 from tools.doctor import find_hidden_load
 
 Rule = Callable[[str, list[Object]], Iterator[str]]
@@ -32,11 +33,6 @@ Rule = Callable[[str, list[Object]], Iterator[str]]
 QUEUE_PROXY_PORTS = {8008, 8012, 8013, 8022, 8112, 9090, 9091}
 # Queue-proxy ends a pod only after a quiet period of this length, and Kubernetes kills the pod after timeoutSeconds.
 QUIET_S = 30
-# Fields that need a feature flag of Knative, each with its flag.
-FLAGGED = {
-    "nodeSelector": "kubernetes.podspec-nodeselector",
-    "tolerations": "kubernetes.podspec-tolerations",
-}
 # ConfigMaps and Secrets that exist before an overlay is applied, or that one of its pods creates.
 MADE_ELSEWHERE = {
     "dev": {"model"},
@@ -63,15 +59,15 @@ def flags_are_switched_on(_: str, objects: list[Object]) -> Iterator[str]:
     """A field that needs a feature flag has its flag enabled in cluster/config-features.yaml."""
     enabled = yaml.safe_load((KNATIVE / "cluster/config-features.yaml").read_text())["data"]
     for name, service in services(objects).items():
-        for field in FLAGGED.keys() & service["spec"]["template"]["spec"].keys():
-            if enabled.get(FLAGGED[field]) != "enabled":
-                yield f"{name} uses {field}, and {FLAGGED[field]} is not enabled"
+        for field in POD_FLAGS.keys() & service["spec"]["template"]["spec"].keys():
+            if enabled.get(POD_FLAGS[field]) != "enabled":
+                yield f"{name} uses {field}, and {POD_FLAGS[field]} is not enabled"
 
 
 def webhook_accepts_services(_: str, objects: list[Object]) -> Iterator[str]:
     """Knative's webhook accepts the fields, types, ranges and annotations."""
     for name, service in services(objects).items():
-        for field in FLAGGED:
+        for field in POD_FLAGS:
             service["spec"]["template"]["spec"].pop(field, None)
         yield from (f"{name}: {path}: {text}" for path, text in service_faults(service))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from kubeyaml.validation import service_faults
 from tests.knative.objects import Object, is_knative
+from tools.cluster.wanted import POD_FLAGS
 
 ANY = object()
 
@@ -86,6 +87,8 @@ SCHEMAS: dict[tuple[str, str], Any] = {
         "roleRef": {"apiGroup": str, "kind": str, "name": str},
         "subjects": [{"kind": str, "name": str, "namespace": str}],
     },
+    ("v1", "ResourceQuota"): {"spec": {"hard": {"*": str}}},
+    ("v1", "LimitRange"): {"spec": {"limits": [{"type": str, "default": {"*": str}, "defaultRequest": {"*": str}}]}},
     ("policy/v1", "PodDisruptionBudget"): {"spec": {"maxUnavailable": ANY, "minAvailable": ANY, "selector": _SELECTOR}},
     ("networking.k8s.io/v1", "NetworkPolicy"): {
         "spec": {
@@ -122,8 +125,6 @@ SCHEMAS: dict[tuple[str, str], Any] = {
     },
 }  # fmt: skip
 _METADATA = {"name": str, "namespace": str, "labels": _LABELS, "annotations": _LABELS}
-# Fields behind feature flags of Knative; rules.py compares them with the flags.
-_FLAGGED = ("nodeSelector", "tolerations")
 
 
 def faults(body: Object) -> Iterator[str]:
@@ -131,7 +132,9 @@ def faults(body: Object) -> Iterator[str]:
     place = f"{body['kind']} {body['metadata']['name']}"
     if is_knative(body):
         pod = body["spec"]["template"]["spec"]
-        plain = {key: value for key, value in pod.items() if key not in _FLAGGED}
+        plain = {
+            key: value for key, value in pod.items() if key not in POD_FLAGS
+        }  # rules.py compares them with the flags
         plain["volumes"] = [v for v in pod.get("volumes") or () if "persistentVolumeClaim" not in v]
         if len(plain["volumes"]) < len(pod.get("volumes") or ()):
             return

@@ -2,11 +2,14 @@
 
 import copy
 import os
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from kubeyaml.quantities import parse_quantity
 from recrank.places import BucketPlace, parse_place
 from tests.knative.objects import (
     KNATIVE,
@@ -14,8 +17,10 @@ from tests.knative.objects import (
     OVERLAYS,
     ROOT,
     Object,
+    annotations,
     assert_kubectl_agrees,
     build,
+    container,
     needs_kubectl,
     overlay,
     pod_of,
@@ -162,6 +167,40 @@ def test_an_authority_of_ones_own_is_mounted_into_every_client_of_redis(tmp_path
     runbook = (ROOT / "docs/how-to/run-on-a-cluster.md").read_text()
     assert "?ssl_ca_certs=/etc/redis-authority/ca.crt" in runbook
     assert "--from-file=ca.crt=" in runbook
+
+
+def test_the_quota_has_room_for_a_rollout_at_full_scale(tmp_path):
+    """All Services at their maximum, twice, with queue-proxies and a training, fit into the quota."""
+    objects = with_components(tmp_path, "quota", "training")
+    by_kind = {body["kind"]: body for body in objects}
+    hard = {name: parse_quantity(value) for name, value in by_kind["ResourceQuota"]["spec"]["hard"].items()}
+    (limits,) = by_kind["LimitRange"]["spec"]["limits"]
+    # queue-proxy requests this CPU by default.
+    proxy = {"requests": {"cpu": "25m", **limits["defaultRequest"]}, "limits": limits["default"]}
+    used = dict.fromkeys(hard, Decimal())
+    training = by_kind["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    pods = [
+        (1, [training[0]["resources"]]),
+        *(
+            (2 * int(annotations(each)["max-scale"]), [container(each)["resources"], proxy])
+            for each in services(objects).values()
+        ),
+    ]
+    for count, containers in pods:
+        used["pods"] += count
+        for name in hard.keys() - {"pods"}:
+            kind, _, resource = name.partition(".")
+            used[name] += count * sum(parse_quantity(each[kind][resource]) for each in containers)
+    assert {name: hard[name] for name in hard if not used[name] <= hard[name] <= Decimal("1.3") * used[name]} == {}
+
+
+def test_the_priority_has_a_class(tmp_path):
+    """The class is outside the overlay, because removing one installation must not take it from the others."""
+    objects = with_components(tmp_path, "priority")
+    of_pods = {service["spec"]["template"]["spec"].get("priorityClassName") for service in services(objects).values()}
+    class_ = yaml.safe_load((KNATIVE / "cluster/priority-class.yaml").read_text())
+    assert of_pods == {class_["metadata"]["name"], None}
+    assert not [body for body in objects if body["kind"] == "PriorityClass"]
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,12 @@ def test_a_patch_changes_only_what_it_names(tmp_path):
 
 @needs_kubectl
 @pytest.mark.parametrize(
-    "components", [["exposures", "service-tokens", "zero", "model-image"], ["training", "model-s3", "redis-authority"]]
+    "components",
+    [
+        ["exposures", "service-tokens", "zero", "model-image"],
+        ["training", "model-s3", "redis-authority"],
+        ["quota", "priority", "spread"],
+    ],
 )
 def test_kubectl_merges_the_same_patches(tmp_path, components):
     """kubectl applies the patch of a tenant, and those of the optional components, as these tests see them."""

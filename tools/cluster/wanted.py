@@ -13,7 +13,7 @@ from kubeyaml.resources import Resource
 from kubeyaml.templates import Template
 
 # Fields of a pod that Serving accepts only behind a flag. Source: knative/serving pkg/apis/config/features.go.
-_POD_FLAGS: Final = {
+POD_FLAGS: Final = {
     "affinity": "kubernetes.podspec-affinity",
     "nodeSelector": "kubernetes.podspec-nodeselector",
     "priorityClassName": "kubernetes.podspec-priorityclassname",
@@ -117,7 +117,7 @@ def _pod(service: Resource) -> Mapping[str, Any]:
 
 
 def _flags(pod: Mapping[str, Any]) -> Iterator[str]:
-    yield from (flag for field, flag in _POD_FLAGS.items() if pod.get(field))
+    yield from (flag for field, flag in POD_FLAGS.items() if pod.get(field))
     for volume in pod.get("volumes") or ():
         yield from (flag for field, flag in _VOLUME_FLAGS.items() if volume.get(field))
         if volume.get("persistentVolumeClaim") and not volume["persistentVolumeClaim"].get("readOnly"):
