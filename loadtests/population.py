@@ -1,8 +1,34 @@
-"""User ids for the load: users of the demo data, drawn by popularity, and unknown users."""
+"""User ids for the load: known users, drawn by popularity, and unknown users."""
 
 import itertools
 import random
 from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def read_lines(path: Path) -> list[str]:
+    """
+    Return the user ids in the file at *path*, one a line. An id may contain spaces and characters at which `splitlines` splits.
+
+    Raises:
+        OSError, UnicodeDecodeError: The file cannot be read, or is not UTF-8.
+    """
+    return [line for each in path.read_text("utf-8-sig").split("\n") if (line := each.rstrip("\r"))]
+
+
+def known_users(path: Path | None, *, most: int) -> list[str]:
+    """
+    Return at most *most* of the ids in the file at *path*, at random; without a file user_1 to user_MOST of the demo data.
+
+    Raises:
+        OSError, ValueError: As of `read_lines`, or the file has no ids.
+    """
+    if path is None:
+        return [f"user_{number}" for number in range(1, most + 1)]
+    if not (ids := read_lines(path)):
+        raise ValueError(f"{path}: has no user ids; write one a line")
+    return ids if len(ids) <= most else random.Random(0).sample(ids, most)
 
 
 class Population:
@@ -10,7 +36,7 @@ class Population:
     Draws user ids.
 
     Args:
-        size: Returning users are `user_1` to `user_SIZE`.
+        ids: Returning users.
         exponent: The user of rank r calls in proportion to r ** -exponent; with 0, all users call equally often.
         rng: Draws the ids.
         run: Part of the ids of unknown users, so that they differ between runs.
@@ -18,10 +44,10 @@ class Population:
     Ranks are shuffled over the users, so popularity does not follow the order of the ids.
     """
 
-    def __init__(self, *, size: int, exponent: float, rng: random.Random, run: str) -> None:
-        self.ids = [f"user_{number}" for number in range(1, size + 1)]
-        self._ranked = rng.sample(self.ids, size)
-        self._cumulative = list(itertools.accumulate(rank**-exponent for rank in range(1, size + 1)))
+    def __init__(self, ids: Sequence[str], *, exponent: float, rng: random.Random, run: str) -> None:
+        self.ids = ids
+        self._ranked = rng.sample(ids, len(ids))
+        self._cumulative = list(itertools.accumulate(rank**-exponent for rank in range(1, len(ids) + 1)))
         self._rng = rng
         self._run = run
         self._newcomers = itertools.count(1)

@@ -101,7 +101,10 @@ def notes(result: Mapping[str, Any]) -> list[str]:
             "was short of CPU or at its limit of requests in flight. Latencies include this delay."
         )
     if not run["histories_known"]:
-        found.append("No address of extract_features is known: histories contain only items clicked in this run.")
+        found.append(
+            "No user's history is known: there is no address of extract_features, or --user-ids does not name its "
+            "users. Histories contain only items clicked in this run."
+        )
     if not run["events"]:
         found.append("The run sent no interaction events.")
     if not run["platform_seen"]:

@@ -3,7 +3,7 @@
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -37,11 +37,11 @@ class Run:
     Attributes:
         shape: The load over time.
         duration_s: Duration of the run.
+        returning: Ids of known users.
         users: Closed loop: number of users at level 1.
         rate: Open loop: requests per second at level 1. None selects the closed loop.
         pattern: Open loop: spacing of the requests.
         think_s: Closed loop: mean pause between an answer and the user's next request.
-        population: Number of known users.
         zipf: Exponent of the users' popularity.
         events: Send interaction events; they stay in the pipeline's feature store.
         seed: Seed of all random choices.
@@ -49,11 +49,11 @@ class Run:
 
     shape: Shape
     duration_s: float
+    returning: Sequence[str]
     users: int = 50
     rate: float | None = None
     pattern: Pattern = "poisson"
     think_s: float = 0.0
-    population: int = 1000
     zipf: float = 1.0
     events: bool = True
     seed: int = 0
@@ -91,7 +91,7 @@ def execute(run: Run, target: LoadTarget, *, show: Show) -> dict[str, Any]:
     rng = random.Random(run.seed)
     # The name differs between runs with the same seed. Otherwise the pipeline would know the second run's new users.
     name = f"{time.time_ns():x}"
-    population = Population(size=run.population, exponent=run.zipf, rng=rng, run=name)
+    population = Population(run.returning, exponent=run.zipf, rng=rng, run=name)
     ledger = Ledger()
     learn_histories(target, ledger, population.ids)
     known = ledger.users

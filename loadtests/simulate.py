@@ -44,7 +44,7 @@ def run(
     """
     people = demo_people(bias=bias, seed=seed)
     try:
-        target = find_target(state_dir=state_dir, url=url, port=port, features_url=None, token="")
+        target = find_target(state_dir=state_dir, url=url, port=port, token="")
         broker = events_url or broker_url(state_dir / "platform", "default")
         state = StateDirectory(state_dir)
         store_url = state.store_url(state.require_current()) if shift else ""

@@ -64,7 +64,13 @@ class LoadTarget:
 
 
 def find_target(
-    *, state_dir: Path, url: str | None, port: int | None, features_url: str | None, token: str
+    *,
+    state_dir: Path,
+    url: str | None,
+    port: int | None,
+    features_url: str | None = None,
+    token: str,
+    authority: Path | None = None,
 ) -> LoadTarget:
     """
     Find the pipeline: the one of *state_dir*, or the one at *url*.
@@ -78,10 +84,11 @@ def find_target(
     found = chosen_url(state_dir / "platform", url=url, port=port, default_port=_PORT)
     if status and _same_address(found, str(running)):
         own = status["services"].get("extract-features", {}).get("url")
-        authority = state_dir / "tls/ca.pem"
-        target = LoadTarget(found, features_url or own, socket, authority if authority.exists() else None, token)
+        of_platform = state_dir / "tls/ca.pem"
+        authority = authority or (of_platform if of_platform.exists() else None)
+        target = LoadTarget(found, features_url or own, socket, authority, token)
     else:
-        target = LoadTarget(found, features_url, token=token)
+        target = LoadTarget(found, features_url, authority=authority, token=token)
     _check_answer(target)
     return target
 
@@ -97,7 +104,8 @@ def _check_answer(target: LoadTarget) -> None:
             target.url, json={"user_id": "user_1"}, headers=target.headers, timeout=10, verify=target.trust()
         )
     except httpx.HTTPError as error:
-        raise TargetError(f"{target.url} does not answer ({type(error).__name__}); {start}") from error
+        reason = str(error) or type(error).__name__
+        raise TargetError(f"{target.url} does not answer ({reason}); {start}") from error
     found = LoadAnswer(answer.status_code, answer.content, answer.headers.get("server-timing", ""))
     if found.status in {401, 403}:
         raise TargetError(f"{target.url} requires a token ({found.status}); set LOAD_TOKEN")

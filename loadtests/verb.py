@@ -17,6 +17,7 @@ from chassis.environment import SettingsError
 from loadtests.arrivals import Pattern
 from loadtests.limits import RunLimits, verdict
 from loadtests.phases import SHAPES
+from loadtests.population import known_users
 from loadtests.progress import Progress
 from loadtests.report import notes, write_report
 from loadtests.run import Run, execute
@@ -34,14 +35,21 @@ def load(
     url: str | None = None,
     features_url: str | None = None,
     population: int,
+    user_ids: Path | None = None,
     zipf: float,
     no_events: bool = False,
     seed: int,
     report: Path,
+    ca_file: Path | None = None,
     port: int | None = None,
     state_dir: Path,
 ) -> int:
     """Run; return 0 if every limit holds, 1 if a limit is broken or nothing answers, 2 if a limit is malformed."""
+    try:
+        returning = known_users(user_ids, most=population)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
     run = Run(
         shape=SHAPES[shape],
         duration_s=duration or SHAPES[shape].default_s,
@@ -49,7 +57,7 @@ def load(
         rate=rate,
         pattern=arrivals,
         think_s=think_ms / 1000,
-        population=population,
+        returning=returning,
         zipf=zipf,
         events=not no_events,
         seed=seed,
@@ -59,7 +67,9 @@ def load(
     try:
         limits = RunLimits.from_env(os.environ)
         token = os.environ.get("LOAD_TOKEN", "")
-        target = find_target(state_dir=state_dir, url=url, port=port, features_url=features_url, token=token)
+        target = find_target(
+            state_dir=state_dir, url=url, port=port, features_url=features_url, token=token, authority=ca_file
+        )
         began = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
         unit = "users" if run.rate is None else "wanted rps"
         with Progress(duration_s=run.duration_s, unit=unit, console=console) as progress:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chassis.wire.problems import InvalidRequestError, NotJsonError
 from loadtests.answers import LoadAnswer
 from loadtests.ledger import Ledger
-from loadtests.population import Population
+from loadtests.population import Population, known_users
 from loadtests.traffic import MISTAKES, SHARES, Traffic
 from recsys.contracts import wire
 from recsys.contracts.events import interaction
@@ -21,7 +21,7 @@ URL, EVENTS_URL = "http://recommend", "http://extract-features"
 
 def make(*, events_url: str | None = EVENTS_URL, token: str = "") -> tuple[Traffic, Ledger]:
     rng, ledger = random.Random(1), Ledger()
-    population = Population(size=20, exponent=1.0, rng=rng, run="r")
+    population = Population(known_users(None, most=20), exponent=1.0, rng=rng, run="r")
     return Traffic(
         url=URL, events_url=events_url, population=population, ledger=ledger, rng=rng, run="r", token=token
     ), ledger
@@ -35,7 +35,7 @@ def answer_with(exchange, *item_ids: str) -> LoadAnswer:
 
 def test_popular_users_call_more_often():
     """With exponent 1 the first of 1000 users calls twice as often as the second and ten times as often as the 10th."""
-    population = Population(size=1000, exponent=1.0, rng=random.Random(0), run="r")
+    population = Population(known_users(None, most=1000), exponent=1.0, rng=random.Random(0), run="r")
     calls = [count for _, count in Counter(population.returning() for _ in range(40_000)).most_common()]
     assert calls[0] / calls[1] == pytest.approx(2, rel=0.15)
     assert calls[0] / calls[9] == pytest.approx(10, rel=0.25)
@@ -43,15 +43,29 @@ def test_popular_users_call_more_often():
 
 def test_exponent_zero_gives_equal_users():
     """With exponent 0 all users call about equally often."""
-    population = Population(size=10, exponent=0.0, rng=random.Random(0), run="r")
+    population = Population(known_users(None, most=10), exponent=0.0, rng=random.Random(0), run="r")
     calls = Counter(population.returning() for _ in range(10_000))
     assert len(calls) == 10
     assert max(calls.values()) < 1.3 * min(calls.values())
 
 
+def test_known_users_come_from_a_file(tmp_path):
+    """A line is an id, whatever it contains; a long file gives a sample, and an empty one is an error."""
+    file = tmp_path / "ids"
+    file.write_text("ann\r\nben b\u2028.\n\ncat\n")
+    assert known_users(file, most=3) == ["ann", "ben b\u2028.", "cat"]
+    assert len(set(known_users(file, most=2))) == 2
+    assert known_users(None, most=2) == ["user_1", "user_2"]
+    file.write_text("\n")
+    with pytest.raises(ValueError, match=f"{file}: has no user ids"):
+        known_users(file, most=2)
+
+
 def test_newcomers_are_new():
     """A newcomer is neither a returning user nor a newcomer of another run."""
-    one, other = (Population(size=5, exponent=1, rng=random.Random(0), run=run) for run in ("a", "b"))
+    one, other = (
+        Population(known_users(None, most=5), exponent=1, rng=random.Random(0), run=run) for run in ("a", "b")
+    )
     seen = [population.newcomer() for population in (one, other) for _ in range(3)]
     assert len(set(seen)) == 6
     assert not set(seen) & set(one.ids)

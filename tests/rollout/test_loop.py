@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from loadtests.population import read_lines
 from offline.state import StateDirectory
 from offline.training import train
 from recrank.artefact import read_artefact
 from recrank.places import PlaceError
 from tests.offline.tastes import choose_nothing, make_records, put_changed
 from tools import loop
-from tools.rollout.verb import _lines
 
 
 @pytest.fixture
@@ -114,4 +114,4 @@ def test_each_line_of_a_file_is_an_id_or_a_request(tmp_path):
     """Spaces, line separators of Unicode and the line ends of Windows are no part of the split."""
     path = tmp_path / "users.txt"
     path.write_bytes('\ufeffann\r\nben of the hill\n\n{"user_id":"\u2028"}\n'.encode())
-    assert _lines(path) == ["ann", "ben of the hill", '{"user_id":"\u2028"}']
+    assert read_lines(path) == ["ann", "ben of the hill", '{"user_id":"\u2028"}']

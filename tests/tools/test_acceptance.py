@@ -97,7 +97,9 @@ def test_the_scale_check_restores_the_target(tmp_path, before, restored):
     kn = program(tmp_path / "kn", {"describe": json.dumps(service), "update": ""})
     deployment = ClusterDeployment("default", kubectl=["false"], kn=[kn], broker=None)
     pace = LoadPace(callers=1, load_s=0.1)
-    acceptance = Acceptance(deployment, Address("http://127.0.0.1:9", "x"), token=None, pace=pace, users=1, tell=print)
+    acceptance = Acceptance(
+        deployment, Address("http://127.0.0.1:9", "x"), token=None, pace=pace, users=["user_1"], tell=print
+    )
     with closing(acceptance), pytest.raises(KubectlError):
         acceptance.scale()
     lowered, restore = [line for line in (tmp_path / "kn.log").read_text().splitlines() if "update" in line]
@@ -198,7 +200,7 @@ def acceptance(fake: FakePlatform) -> Iterator[Acceptance]:
     with HttpServer(Answering) as server:
         fake.url = f"{server.url}/"
         target = Address(fake.url, "recommend")
-        with closing(Acceptance(fake, target, token="t", pace=pace, users=9, tell=lambda _: None)) as checks:
+        with closing(Acceptance(fake, target, token="t", pace=pace, users=["user_1"], tell=lambda _: None)) as checks:
             yield checks
 
 

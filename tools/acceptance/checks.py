@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Acceptance:
         token: Bearer token for recommend; None if it requires none.
         trust: TLS context that verifies certificates; None for the system's certificates.
         pace: Strength of the load, and time limits.
-        users: Number of known users: user_1, user_2, ...
+        users: Ids of known users.
         tell: Prints a line of progress.
     """
 
@@ -95,7 +95,7 @@ class Acceptance:
         token: str | None,
         trust: ssl.SSLContext | None = None,
         pace: LoadPace,
-        users: int,
+        users: Sequence[str],
         tell: Callable[[str], None],
     ) -> None:
         self._deployment = deployment
@@ -120,7 +120,7 @@ class Acceptance:
 
     def answer(self) -> CheckResult:
         """Check that recommend answers and is not degraded."""
-        answer, took_ms = self._recommend({"user_id": "user_42", "top_k": 5})
+        answer, took_ms = self._recommend({"user_id": self._users[0], "top_k": 5})
         holds = len(answer["recommendations"]) == 5 and "degraded" not in answer
         return CheckResult("answer", holds, f"{took_ms:.1f} ms: {json.dumps(answer)}")
 
@@ -140,7 +140,7 @@ class Acceptance:
 
     def reply(self) -> CheckResult:
         """Check that recommend answers a request event with a reply event."""
-        event = _event(events.REQUESTED, {"user_id": "user_42", "top_k": 5})
+        event = _event(events.REQUESTED, {"user_id": self._users[0], "top_k": 5})
         answer = self._post(self._address, [*cloudevents.write_binary(event), *self._authorization], event.data)
         kind, cause = answer.headers.get("ce-type"), answer.headers.get("ce-causationid")
         holds = kind == events.COMPLETED and cause == event.id and bool(answer.json()["recommendations"])

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from loadtests.population import known_users
 from localkn.errors import LocalknError
 from tools.acceptance.checks import Acceptance, CheckResult, LoadPace
 from tools.acceptance.deployments import Address, ClusterDeployment, Deployment, LocalDeployment
@@ -29,6 +30,7 @@ def accept(
     callers: int,
     seconds: float,
     users: int,
+    user_ids: Path | None = None,
     as_json: bool = False,
     namespace: str | None = None,
     gateway: str | None = None,
@@ -55,7 +57,7 @@ def accept(
             token=read_token(token_file),
             trust=read_authorities(ca_file),
             pace=LoadPace(callers=callers, load_s=seconds),
-            users=users,
+            users=known_users(user_ids, most=users),
             tell=tell,
         )
     except (KnError, OSError, ValueError) as error:

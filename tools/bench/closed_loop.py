@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 import httptools
 import uvloop
 
+from loadtests.population import known_users
+
 WARM_UP_SHARE = 0.15
 
 MakeRequest = Callable[[], bytes]
@@ -159,7 +161,7 @@ async def run_callers(
     Raises:
         OSError: the server cannot be reached, or closes every connection before an answer is counted.
     """
-    work = work or request_recommendations(users)
+    work = work or request_recommendations(known_users(None, most=users))
     at = ServerAddress(port=address) if isinstance(address, int) else address
     tally = _Tally(receipts)
 
@@ -235,11 +237,12 @@ def post(body: bytes, *headers: bytes, host: bytes = b"127.0.0.1") -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-def request_recommendations(users: int, *, host: bytes = b"127.0.0.1", headers: Sequence[bytes] = ()) -> Work:
-    """Request recommendations for random users. An answer is correct if it has items and is not degraded."""
+def request_recommendations(users: Sequence[str], *, host: bytes = b"127.0.0.1", headers: Sequence[bytes] = ()) -> Work:
+    """Request recommendations for random *users*. An answer is correct if it has items and is not degraded."""
     draw = random.Random(0)
+    bodies = [b'{"user_id":%s,"top_k":5}' % json.dumps(user).encode() for user in users]
     return Work(
-        lambda: post(b'{"user_id":"user_%d","top_k":5}' % draw.randint(1, users), *headers, host=host),
+        lambda: post(draw.choice(bodies), *headers, host=host),
         lambda status, body: status == 200 and b'"recommendations":[{' in body and b'"degraded"' not in body,
     )
 
@@ -275,7 +278,7 @@ def send_interactions(users: int) -> Work:
 
 
 WORK: dict[str, Callable[[int], Work]] = {
-    "recommend": request_recommendations,
+    "recommend": lambda users: request_recommendations(known_users(None, most=users)),
     "features": request_features,
     "interactions": send_interactions,
 }

@@ -8,6 +8,7 @@ import typer
 from tools.cli.app import verb
 from tools.cli.options import (
     STATE_DIR,
+    CaFile,
     DeclarationFile,
     Format,
     Holdout,
@@ -24,6 +25,7 @@ from tools.cli.options import (
     StateDir,
     Store,
     Url,
+    UserIds,
     Users,
     above_zero,
     check_data,
@@ -54,7 +56,9 @@ Bench = Literal[
     "train",
     "zero",
 ]
-Population = Annotated[int, typer.Option(metavar="N", min=1, help="Returning users: user_1 to user_N.")]
+Population = Annotated[
+    int, typer.Option(metavar="N", min=1, help="Returning users: user_1 to user_N, or N of --user-ids.")
+]
 
 
 @verb(
@@ -167,6 +171,7 @@ def load(
         str | None, typer.Option(parser=url, metavar="URL", help="extract_features of that pipeline, for events.")
     ] = None,
     population: Population = 1000,
+    user_ids: UserIds = None,
     zipf: Annotated[
         float,
         typer.Option(
@@ -178,6 +183,7 @@ def load(
     report: Annotated[Path, typer.Option(metavar="DIR", help="Folder of report.html and report.json.")] = Path(
         "load-report"
     ),
+    ca_file: CaFile = None,
     port: RunningPort = None,
     state_dir: StateDir = STATE_DIR,
 ) -> None:
@@ -244,6 +250,8 @@ def plan(
         ),
     ] = 6.0,
     population: Population = 1000,
+    user_ids: UserIds = None,
+    ca_file: CaFile = None,
     as_json: Json = False,
     port: RunningPort = None,
     state_dir: StateDir = STATE_DIR,

@@ -181,6 +181,15 @@ Gateway = Annotated[
 TokenFile = Annotated[
     Path | None, typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Bearer token to send.")
 ]
+UserIds = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Known users, an id a line, in place of those of the demo data.",
+    ),
+]
 CaFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", exists=True, dir_okay=False, help="Certificate authority to trust for HTTPS."),

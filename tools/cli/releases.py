@@ -18,6 +18,7 @@ from tools.cli.options import (
     StateDir,
     To,
     TokenFile,
+    UserIds,
     above_zero,
     counts,
     duration,
@@ -300,7 +301,10 @@ def acceptance(
         float,
         typer.Option(parser=above_zero, metavar="SECONDS", help="Length of a load; three updates have to fit into it."),
     ] = 60.0,
-    users: Annotated[int, typer.Option(metavar="N", min=1, help="Users to ask for: user_1 to user_N.")] = 1000,
+    users: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Users to ask for: user_1 to user_N, or N of --user-ids.")
+    ] = 1000,
+    user_ids: UserIds = None,
     as_json: Json = False,
     namespace: Namespace = None,
     gateway: Gateway = None,

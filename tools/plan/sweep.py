@@ -32,7 +32,7 @@ class _PlatformState:
 
 
 def measure(
-    target: LoadTarget, *, levels: Sequence[int], step_s: float, users: int, tell: Callable[[str], None]
+    target: LoadTarget, *, levels: Sequence[int], step_s: float, users: Sequence[str], tell: Callable[[str], None]
 ) -> Sweep:
     """Run a step for each number of callers in *levels*; pass a line of progress for each step to *tell*."""
     steps = []
@@ -46,7 +46,7 @@ def measure(
     return Sweep(steps, read_configuration(target))
 
 
-def run_step(target: LoadTarget, *, callers: int, seconds: float, users: int) -> LoopStep:
+def run_step(target: LoadTarget, *, callers: int, seconds: float, users: Sequence[str]) -> LoopStep:
     """Run *callers* for *seconds*; repeat the step if the number of instances changed during it."""
     for attempt in range(1, _ATTEMPTS + 1):
         before, receipts = _read_state(target), list[bytes]()
@@ -57,7 +57,9 @@ def run_step(target: LoadTarget, *, callers: int, seconds: float, users: int) ->
     return _step(outcome, receipts, before, after, seconds=seconds)
 
 
-async def _drive(target: LoadTarget, *, callers: int, seconds: float, users: int, receipts: list[bytes]) -> LoopOutcome:
+async def _drive(
+    target: LoadTarget, *, callers: int, seconds: float, users: Sequence[str], receipts: list[bytes]
+) -> LoopOutcome:
     address = ServerAddress.of(target.url, trust=target.trust())
     headers = [f"{name}: {value}".encode() for name, value in target.headers.items()]
     work = request_recommendations(users, host=httpx.URL(target.url).netloc, headers=headers)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from loadtests.population import known_users
 from loadtests.target import TargetError, find_target
 from offline.state import StateDirectory
 from tools.plan.curves import TooFewError
@@ -26,6 +27,8 @@ def plan(
     levels: str,
     step_s: float,
     population: int,
+    user_ids: Path | None = None,
+    ca_file: Path | None = None,
     as_json: bool = False,
     port: int | None = None,
     state_dir: Path,
@@ -34,17 +37,18 @@ def plan(
     console = Console(stderr=True)
     try:
         token = os.environ.get("LOAD_TOKEN", "")
-        target = find_target(state_dir=state_dir, url=url, port=port, features_url=None, token=token)
+        users = known_users(user_ids, most=population)
+        target = find_target(state_dir=state_dir, url=url, port=port, token=token, authority=ca_file)
         console.print(f"sweeping {target.url}, {step_s:g} s a step", soft_wrap=True)
         sweep = measure(
             target,
             levels=sorted({int(level) for level in levels.split(",")}),
             step_s=step_s,
-            users=population,
+            users=users,
             tell=lambda line: console.print(line, soft_wrap=True, highlight=False),
         )
         found = make_plan(sweep, Goal(rps, p99_ms / 1000))
-    except (UnreachableError, TargetError, TooFewError, OSError) as error:
+    except (UnreachableError, TargetError, TooFewError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if as_json:

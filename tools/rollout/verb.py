@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from loadtests.population import known_users, read_lines
 from tools.deployment.credentials import read_authorities, read_token
 from tools.deployment.kn import Kn, KnError, kn_of, url_of
 from tools.rollout.conductor import Conductor, RolloutOutcome, RolloutPace
@@ -141,9 +142,9 @@ def _bodies(
 ) -> list[bytes]:
     """Return the requests to try with."""
     if body_file:
-        found = [line.encode() for line in _lines(body_file)]
+        found = [line.encode() for line in read_lines(body_file)]
     else:
-        names = _lines(users) if users else [f"user_{n}" for n in range(1, 201)]
+        names = read_lines(users) if users else known_users(None, most=200)
         wanted = service.startswith("rank-items")
         features = make_client(kn.service("extract-features"), None) if wanted else None
         found = list(make_bodies(service, names, top_k=top_k, features=features))
@@ -152,8 +153,3 @@ def _bodies(
     if not found:
         raise ValueError("no requests to send; --body-file or --users is empty")
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    """Return the lines of a file. An id and a JSON text may contain spaces and characters at which `splitlines` splits."""
-    return [line for each in path.read_text("utf-8-sig").split("\n") if (line := each.rstrip("\r"))]
