@@ -9,7 +9,9 @@ from pathlib import Path
 
 def read_lines(path: Path) -> list[str]:
     """
-    Return the user ids in the file at *path*, one a line. An id may contain spaces and characters at which `splitlines` splits.
+    Return the lines of the file at *path* that are not empty.
+
+    Ids and JSON may contain spaces, and characters at which `splitlines` splits.
 
     Raises:
         OSError, UnicodeDecodeError: The file cannot be read, or is not UTF-8.
@@ -19,7 +21,7 @@ def read_lines(path: Path) -> list[str]:
 
 def known_users(path: Path | None, *, most: int) -> list[str]:
     """
-    Return at most *most* of the ids in the file at *path*, at random; without a file user_1 to user_MOST of the demo data.
+    Return the ids in the file at *path*, one a line, or *most* random ones of more; without a file user_1 to user_MOST.
 
     Raises:
         OSError, ValueError: As of `read_lines`, or the file has no ids.

@@ -44,7 +44,7 @@ def load(
     port: int | None = None,
     state_dir: Path,
 ) -> int:
-    """Run; return 0 if every limit holds, 1 if a limit is broken or nothing answers, 2 if a limit is malformed."""
+    """Run; return 0 if every limit holds, 1 if a limit is broken or nothing answers, 2 if a limit or *user_ids* is wrong."""
     try:
         returning = known_users(user_ids, most=population)
     except (OSError, ValueError) as error:

@@ -90,9 +90,11 @@ def test_docker_tells_the_digest_after_the_push(monkeypatch):
     """docker knows an image by several names; the digest is that of the name that was pushed."""
     known = ["other.test/x/redis@sha256:ff", "r.test/x/redis@sha256:0a1b"]
     monkeypatch.setattr("tools.images.builder._run", lambda *_: None)
-    done = subprocess.CompletedProcess([], 0, json.dumps(known).encode())
+    done = subprocess.CompletedProcess([], 0, json.dumps(known))
     monkeypatch.setattr("tools.images.builder.subprocess.run", lambda *_, **__: done)
     assert Builder("docker").deliver("r.test/x/redis:v1", "registry") == "r.test/x/redis@sha256:0a1b"
+    with pytest.raises(BuildError, match="r.test/x/recommend:v1 is pushed, but docker does not name its digest"):
+        Builder("docker").deliver("r.test/x/recommend:v1", "registry")
 
 
 def test_buildah_writes_archives_that_contain_the_name(podman, monkeypatch):

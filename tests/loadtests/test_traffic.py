@@ -50,7 +50,7 @@ def test_exponent_zero_gives_equal_users():
 
 
 def test_known_users_come_from_a_file(tmp_path):
-    """A line is an id, whatever it contains; a long file gives a sample, and an empty one is an error."""
+    """Each line is an id, with spaces and all characters; a long file gives a sample, and an empty file is an error."""
     file = tmp_path / "ids"
     file.write_text("ann\r\nben b\u2028.\n\ncat\n")
     assert known_users(file, most=3) == ["ann", "ben b\u2028.", "cat"]

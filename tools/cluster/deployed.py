@@ -121,7 +121,7 @@ def check_services(cluster: Cluster, wanted: WantedObjects) -> Iterator[Finding]
 
 
 def _where_to_look(service: KubeObject, wanted: WantedObjects) -> str:
-    if condition(service).get("reason") == "CertificateNotReady":
+    if condition(service).get("reason", "").startswith("Certificate"):
         return f"look at kubectl describe {_KNATIVE_CERTIFICATES} --namespace {wanted.namespace}"
     selector = f"--selector {_SERVICE_LABEL}={service['metadata']['name']}"
     return f"look at kubectl logs --namespace {wanted.namespace} {selector} --container user-container"

@@ -97,9 +97,12 @@ class Builder:
         if self.name == "docker":
             _run(["docker", "push", image], f"{image} cannot be pushed")
             inspect = ["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", image]
-            known: list[str] = json.loads(subprocess.run(inspect, capture_output=True, check=True).stdout)
+            known = subprocess.run(inspect, capture_output=True, text=True, check=False).stdout
             repository = image.rpartition(":")[0]
-            return next(name for name in known if name.startswith(f"{repository}@")).partition("@")[2]
+            for name in json.loads(known or "[]"):
+                if name.startswith(f"{repository}@"):
+                    return str(name).partition("@")[2]
+            raise BuildError(f"{image} is pushed, but docker does not name its digest")
         with tempfile.TemporaryDirectory() as folder:
             digest = Path(folder, "digest")
             _run([self.name, "push", "--digestfile", str(digest), image], f"{image} cannot be pushed")

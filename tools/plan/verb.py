@@ -33,11 +33,15 @@ def plan(
     port: int | None = None,
     state_dir: Path,
 ) -> int:
-    """Plan; return 0 if there is a plan, 1 if no setting reaches the goal or nothing could be measured."""
+    """Plan; return 0, 1 if no setting reaches the goal or nothing could be measured, 2 if *user_ids* has no ids."""
     console = Console(stderr=True)
     try:
-        token = os.environ.get("LOAD_TOKEN", "")
         users = known_users(user_ids, most=population)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        token = os.environ.get("LOAD_TOKEN", "")
         target = find_target(state_dir=state_dir, url=url, port=port, token=token, authority=ca_file)
         console.print(f"sweeping {target.url}, {step_s:g} s a step", soft_wrap=True)
         sweep = measure(
@@ -48,7 +52,7 @@ def plan(
             tell=lambda line: console.print(line, soft_wrap=True, highlight=False),
         )
         found = make_plan(sweep, Goal(rps, p99_ms / 1000))
-    except (UnreachableError, TargetError, TooFewError, OSError, ValueError) as error:
+    except (UnreachableError, TargetError, TooFewError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     if as_json:
