@@ -53,7 +53,7 @@ class LoadTarget:
         return ssl.create_default_context(cafile=self.authority)
 
     def status(self) -> dict[str, Any] | None:
-        """Return the status of the local platform; None if there is no local platform or it does not answer."""
+        """Return the status of the local platform; None without a local platform, or without an answer."""
         if self.control is None:
             return None
         try:

@@ -209,7 +209,7 @@ def _train_into(state: StateDirectory, material: Material, plan: TrainingPlan) -
     recipe = material.choose(searches=plan.search, ahead=plan.holdout != "random", tell=_tell)
     for line in recipe.lines:
         print(line)
-    _tell("training on all data")
+    _tell("training the model")
     folder = state.draft(_MODEL_DRAFT)
     manifest = material.train(recipe, folder)
     print(f"an instance of rank_items needs about {estimate_mib(folder)} MiB of memory for this model")

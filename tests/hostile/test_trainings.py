@@ -71,7 +71,7 @@ def test_a_full_disk_at_any_step_leaves_the_former_state(trained):
     refused = [each for each in failed if each["status"]]
     assert len(refused) > 8
     assert {each["status"] for each in refused} == {1}
-    assert {each["printed"].removeprefix("training on all data\n") for each in refused} == {
+    assert {each["printed"].removeprefix("training the model\n") for each in refused} == {
         f"{trained}-full: cannot be written: No space left on device; check the folder and its free space\n"
     }
     assert {each["left"] for each in refused} == {"former"}

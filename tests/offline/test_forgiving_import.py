@@ -263,7 +263,7 @@ class TestFaults:
         assert run_verb(["train", *words, "--skip-faults", "1"]) == 0
         left_out, total, step, *warnings = capsys.readouterr().err.splitlines()
         assert (left_out, total) == (f"{path}:20: 2 columns wanted, found 1", "left out faulty lines: 1")
-        assert step == "training on all data"
+        assert step == "training the model"
         assert [line.partition(";")[0] for line in warnings] == [
             "warning: too little to learn from: users with two items or more: 9",
             "warning: too little to learn from: items of two such users or more: 3",

@@ -75,13 +75,13 @@ class Builder:
             to: A name in DESTINATIONS.
 
         Returns:
-            The name by which the cluster gets this image and no other: with a digest if it comes from a registry.
+            The name of the image on the cluster. From a registry, it ends in a digest, because a tag may move.
 
         Raises:
             BuildError: A command failed; it printed the reason.
         """
         if not (load := DESTINATIONS[to]):
-            return f"{image.rpartition(':')[0]}@{self._push(image)}"
+            return self._push(image)
         # /tmp may be too small for an image.
         with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
             archive = f"{folder}/image.tar"
@@ -93,20 +93,20 @@ class Builder:
         return image
 
     def _push(self, image: str) -> str:
-        """Push *image*, and return the digest that the registry has it under."""
+        """Push *image*, and return its name with the digest in place of the tag."""
+        repository = image.rpartition(":")[0]
         if self.name == "docker":
             _run(["docker", "push", image], f"{image} cannot be pushed")
             inspect = ["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", image]
             known = subprocess.run(inspect, capture_output=True, text=True, check=False).stdout
-            repository = image.rpartition(":")[0]
             for name in json.loads(known or "[]"):
                 if name.startswith(f"{repository}@"):
-                    return str(name).partition("@")[2]
+                    return str(name)
             raise BuildError(f"{image} is pushed, but docker does not name its digest")
         with tempfile.TemporaryDirectory() as folder:
             digest = Path(folder, "digest")
             _run([self.name, "push", "--digestfile", str(digest), image], f"{image} cannot be pushed")
-            return digest.read_text().strip()
+            return f"{repository}@{digest.read_text().strip()}"
 
     @contextmanager
     def _pip_flags(self) -> Iterator[list[str]]:
