@@ -45,6 +45,7 @@ from offline.pools import Sources
 from offline.return_weights import RECENT, Returning
 from offline.selection import ORDERED_VIEWS, UNORDERED_VIEWS, choose_half_life, choose_views
 from offline.training import BlendSettings, ModelSettings, suggest
+from offline.trust import MOST_USERS as TRUST_USERS
 from offline.trust import choose_trust
 from recrank.artefact import Item
 from recrank.mixture import FIXED_SOURCES
@@ -100,7 +101,8 @@ def choose(
     records = _sample(records)
     ordered = ahead and all(item.time_us for record in records for item in record.history)
     holdout: Holdout = "temporal" if ordered else "random"
-    task = make_task(*split_records(records, holdout=holdout, seed=_SEED), most=_MOST_USERS)
+    split = split_records(records, holdout=holdout, seed=_SEED)
+    task = make_task(*split, most=_MOST_USERS)
     if task.users.size < FEWEST_USERS:
         return Choice(suggested, [])
     settings = suggested if als else suggest(task.ratings)
@@ -120,7 +122,8 @@ def choose(
     known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
     if new := find_new(items.values(), known):
         tell("choosing the trust in new items")
-        trust, tried = choose_trust(task, settings, items, new_share=len(new) / (len(known) + len(new)))
+        judges = make_task(*split, most=TRUST_USERS)
+        trust, tried = choose_trust(judges, settings, items, new_share=len(new) / (len(known) + len(new)))
         settings = replace(settings, attributes=replace(settings.attributes, trust=trust))
         trials += tried
     return Choice(settings, trials)

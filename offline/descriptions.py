@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from recrank.artefact import Item
 from recrank.changes import shared_values
+from recrank.neighbours import KNOWN
 from topk.item_table import F32, F64, I64
 
 Arrays = dict[str, NDArray[Any]]
@@ -122,6 +123,8 @@ def describe(arrays: Mapping[str, NDArray[Any]], counts: I64, learned: Attribute
                 if name in arrays
             },
         }
+        if len(predicted) > learned.known:
+            described[KNOWN] = np.array([learned.known], np.int64)
         for source in range(len(arrays.get("neighbours_half_lives", ()))):
             described |= _describe_votes(described, f"neighbours_{source}_", learned)
     return described

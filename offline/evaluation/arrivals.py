@@ -9,13 +9,15 @@ The contenders, in the order of time:
     refreshed             this model, refreshed with these interactions (`train --refresh`)
     retrained             a model that was chosen and trained with these interactions
 
-Each contender ranks for the same users. Their held-out items are those of the hold-out per user.
+Each contender ranks for the same users. Their held-out items are those of the hold-out per user. The contenders that
+saw no interaction with a hidden item also rank for all users who have one at any time, early or late.
 """
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from offline.choice import choose
 from offline.collection import collect
 from offline.evaluation.comparison import StudyOutcome, join_splits
 from offline.evaluation.contenders import list_answers, load_model, rank_by_model
-from offline.evaluation.holdout import HeldOut, Holdout, places, split_rows
+from offline.evaluation.holdout import HeldOut, Holdout, held_out, places, split_rows
 from offline.evaluation.quality import Panel, Quality, measure
 from offline.evaluation.report import Report, Section
 from offline.evaluation.studies import Data
@@ -46,6 +48,7 @@ WITHOUT, PLACED, LATER, REFRESHED, RETRAINED = (
     "retrained",
 )
 KNOWN, AMONG_ALL, AMONG_NEW = "known items", "new items among all items", "new items among new items"
+AT_ANY_TIME = "at any time, new items among new items"
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,14 @@ class Arrivals:
         before: The training part without the hidden items.
         after: The same with the first interactions of each hidden item.
         held: Held-out items of the users that *before* contains.
+        met: All hidden items of these users, held out or not.
     """
 
     hidden: frozenset[str]
     before: Sequence[UserRecord]
     after: Sequence[UserRecord]
     held: HeldOut
+    met: HeldOut
 
     @classmethod
     def of(cls, data: Data, *, holdout: Holdout) -> "Arrivals":
@@ -89,24 +94,32 @@ class Arrivals:
         is_hidden = _is_hidden(split.training, hidden)
         before = collect(split.training.only(~is_hidden), age_groups=data.age_groups)
         known = {record.user_id for record in before}
-        held = {user_id: item_ids for user_id, item_ids in split.held_out.items() if user_id in known}
-        chosen = np.random.default_rng(data.seed).permutation(sorted(held))[: data.most_users].tolist()
+        met = held_out(data.interactions, np.flatnonzero(_is_hidden(data.interactions, hidden)))
+
+        def sample(wanted: HeldOut) -> HeldOut:
+            users = sorted(known.intersection(wanted))
+            chosen = np.random.default_rng(data.seed).permutation(users)[: data.most_users].tolist()
+            return {user_id: wanted[user_id] for user_id in chosen}
+
         return cls(
             hidden,
             before,
             collect(split.training.only(~is_hidden | first), age_groups=data.age_groups),
-            {user_id: held[user_id] for user_id in chosen},
+            sample(split.held_out),
+            sample(met),
         )
 
     def panel(self, records: Sequence[UserRecord], *, hidden: bool) -> Panel:
         """Return the users as *records* know them, with held-out items that are *hidden* or not."""
-        by_id = {record.user_id: record for record in records}
         wanted = {
             user_id: [item_id for item_id in item_ids if (item_id in self.hidden) == hidden]
             for user_id, item_ids in self.held.items()
         }
-        asked = [user_id for user_id in wanted if wanted[user_id]]
-        return Panel.of(make_ratings(records), [by_id[each] for each in asked], [wanted[each] for each in asked])
+        return _panel(records, wanted)
+
+    def panel_at_any_time(self) -> Panel:
+        """Return the users as *before* knows them, with the hidden items that they met at any time."""
+        return _panel(self.before, self.met)
 
 
 def evaluate_arrivals(data: Data, *, holdout: Holdout, facts: Mapping[str, Any]) -> Report:
@@ -121,13 +134,21 @@ def evaluate_arrivals(data: Data, *, holdout: Holdout, facts: Mapping[str, Any])
         "users": found[PLACED][KNOWN].ndcg.size,
         "users_with_new_items": found[PLACED][AMONG_NEW].ndcg.size,
         "recall_20_among_new_items": _mean(found[PLACED][AMONG_NEW]),
+        "recall_20_among_new_items_at_any_time": _mean(found[PLACED][AT_ANY_TIME]),
         "share_of_retrained": _share(found[LATER][AMONG_NEW], found[RETRAINED][AMONG_NEW]),
         "share_of_known_items_kept": _share(found[PLACED][KNOWN], found[WITHOUT][KNOWN]),
     }
     sections = [
-        Section(name, found[PLACED][name].ndcg.size, join_splits([outcomes], name)) for name in (AMONG_ALL, AMONG_NEW)
+        Section(name, found[PLACED][name].ndcg.size, join_splits([outcomes], name))
+        for name in (AMONG_ALL, AMONG_NEW, AT_ANY_TIME)
     ]
     return Report(said, PLACED, join_splits([outcomes], KNOWN), lengths=sections, title="New items")
+
+
+def _panel(records: Sequence[UserRecord], wanted: HeldOut) -> Panel:
+    by_id = {record.user_id: record for record in records}
+    asked = [user_id for user_id in wanted if wanted[user_id]]
+    return Panel.of(make_ratings(records), [by_id[each] for each in asked], [wanted[each] for each in asked])
 
 
 def _mean(quality: Quality) -> float:
@@ -144,7 +165,9 @@ def _compare(arrivals: Arrivals, items: Mapping[str, Item], folder: Path, *, ahe
     plain = choose(arrivals.before, items=known, ahead=ahead).settings
     for name, settings, described in ((WITHOUT, plain, known), (PLACED, chosen, items)):
         train(arrivals.before, items=described, folder=folder / name, dataset="", settings=settings)
-        yield _ask(name, load_model(folder / name), arrivals, arrivals.before)
+        yield _ask(
+            name, load_model(folder / name), arrivals, arrivals.before, {AT_ANY_TIME: arrivals.panel_at_any_time()}
+        )
     yield _ask(LATER, load_model(folder / PLACED), arrivals, arrivals.after)
     refresh(
         arrivals.after, read_artefact(folder / PLACED), items=items, folder=folder / REFRESHED, dataset="", facts={}
@@ -155,12 +178,19 @@ def _compare(arrivals: Arrivals, items: Mapping[str, Item], folder: Path, *, ahe
         yield _ask(name, load_model(folder / name), arrivals, arrivals.after)
 
 
-def _ask(name: str, model: RankingModel, arrivals: Arrivals, records: Sequence[UserRecord]) -> StudyOutcome:
-    """Return the quality of *model* for users as *records* know them."""
+def _ask(
+    name: str,
+    model: RankingModel,
+    arrivals: Arrivals,
+    records: Sequence[UserRecord],
+    further: Mapping[str, Panel] = MappingProxyType({}),
+) -> StudyOutcome:
+    """Return the quality of *model* for users as *records* know them; *further* panels get lists of new items."""
     panels = {KNOWN: arrivals.panel(records, hidden=False), AMONG_ALL: arrivals.panel(records, hidden=True)}
     qualities = {where: _measure(model, panel) for where, panel in panels.items()}
     model.make_unavailable([item_id for item_id in model.item_ids if item_id not in arrivals.hidden])
-    return StudyOutcome(name, {**qualities, AMONG_NEW: _measure(model, panels[AMONG_ALL])})
+    among_new = {AMONG_NEW: panels[AMONG_ALL], **further}
+    return StudyOutcome(name, {**qualities, **{where: _measure(model, panel) for where, panel in among_new.items()}})
 
 
 def _measure(model: RankingModel, panel: Panel) -> Quality:

@@ -21,7 +21,7 @@ import numpy as np
 from recrank.artefact import Arrays
 from recrank.blend import Blend, blend, normalise
 from recrank.filters import Bools
-from recrank.neighbours import Neighbours, Scored, Views
+from recrank.neighbours import KNOWN, Neighbours, Scored, Views
 from recrank.phases import Phases
 from recrank.ranker import SHORTLIST, Shortlist, cut
 from recrank.request_rows import Asked
@@ -84,6 +84,7 @@ class Mixer:
             )
             for source, half_life in enumerate(arrays["neighbours_half_lives"].tolist())
         ]
+        views = Views.of(neighbours, items=popular.size, known=int(arrays.get(KNOWN, (popular.size,))[0]))
         weights = Blend(arrays["blend_lengths"], arrays["blend_weights"], arrays.get("blend_away"))
         weights.check(sources=FIXED_SOURCES + len(neighbours))
         counts = (arrays["item_popularity"], arrays["item_recent_popularity"])
@@ -91,7 +92,7 @@ class Mixer:
         popularity /= np.maximum(popularity.max(axis=1, keepdims=True), 1e-9)
         recent = np.lexsort((popular.argsort(), -popularity[1]))
         leaders = np.concatenate([order[:_POPULAR] for order in (popular, recent)])
-        return cls(table, popularity, (popular, recent), leaders, Views.of(neighbours, items=popular.size), weights)
+        return cls(table, popularity, (popular, recent), leaders, views, weights)
 
     def rank_all(self, asked: Asked, *, limit: int, phases: Phases) -> RankedBatch:
         """

@@ -40,7 +40,6 @@ from recrank.reasons import (
     Because,
     explain,
     name_sources,
-    speak_by_neighbours,
 )
 from recrank.request_rows import Ask, Asked
 from recrank.reranking import FeatureInputs, Reranker
@@ -222,7 +221,7 @@ class RankingModel:
             return explain([FACTORS] * len(rows), spoken, ids)
         asked = self._join([ask])
         weights = self._mixer.blend.rows(asked.history.sizes(), asked.away)[0].astype(np.float64)
-        spoken[NEIGHBOURS] = speak_by_neighbours(self._mixer.views, history, listed, weights[FIXED_SOURCES:])
+        spoken[NEIGHBOURS] = self._mixer.views.terms(history, listed, weights[FIXED_SOURCES:])
         found, columns = self._scored(self._mixer, ask, asked)
         largest = np.argmax(columns * weights[:, None], axis=0).tolist()
         names = name_sources(self._mixer.views.number)

@@ -7,13 +7,17 @@ Place 0 is the newest item. The neighbours and their weights were counted in tra
 have several views of the neighbours, with different weights and half-lives. The votes of all views are collected in one
 pass. A user's votes are added in the order of the history, so a score has the same bits in every batch.
 
+The votes for items without interactions (new items) were predicted from attributes. They tell the taste of the user,
+which the whole history shows, more than the item that follows the newest one. So half of their strength follows the
+half-life, and the other half is the same for all items of the history (docs/adr/0038-new-items.md).
+
 Sources: Sarwar et al. 2001, "Item-based collaborative filtering"; Ludewig & Jannach 2018, "Evaluation of session-based
 recommendation algorithms" (sequential rules).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +30,11 @@ from topk.row_lists import RowLists
 _FAINTEST = 5
 # Items of a history that vote, at most.
 _MOST_VOTERS = 100
+# The share of the strength of votes for new items that is the same for the whole history.
+_EVEN_SHARE = 0.5
+
+KNOWN: Final = "neighbours_known"
+"""The array with the number of known items, whose rows come first; absent if all are known."""
 
 _T = TypeVar("_T", np.int64, np.int32, np.float32)
 
@@ -113,29 +122,41 @@ class Views:
     """
     All views of a model, stored one after another, so that one pass counts the votes of all.
 
+    Each view is one part, or two: the votes for known items, then those for new items.
+
     Attributes:
         number: Number of views, V.
         catalogue: Number of items, I.
-        starts, sizes: (V * I,) int64; row i of view v owns *sizes* entries from *starts* on, both at v * I + i.
+        parts: (P,) int64, the view of each part.
+        starts, sizes: (P * I,) int64; row i of part p owns *sizes* entries from *starts* on, both at p * I + i.
         items: (N,) int32, the neighbours.
         weights: (N,) float32, their weights.
-        voters: (V, 1) int64, items of a history that vote.
-        fade: (V, P) float64, strength of the vote at each place.
+        voters: (P, 1) int64, items of a history that vote.
+        fade: (P, H) float64, strength of the vote at each place.
+        even: (P, H + 1) float64, strength that each vote gets in addition, by the number of items that vote.
     """
 
     number: int
     catalogue: int
+    parts: I64
     starts: I64
     sizes: I64
     items: NDArray[np.int32]
     weights: F32
     voters: I64
     fade: F64
+    even: F64
 
     @classmethod
-    def of(cls, views: Sequence[Neighbours], *, items: int) -> Self:
+    def of(cls, views: Sequence[Neighbours], *, items: int, known: int | None = None) -> Self:
         """
         Check and join *views* of a catalogue of *items*.
+
+        Args:
+            views: The views.
+            items: I.
+            known: Number of known items, whose rows come first; the neighbours of each row are sorted so, too. None
+                for all.
 
         Raises:
             ShapeMismatchError: a view does not fit.
@@ -143,17 +164,21 @@ class Views:
         for view in views:
             view.check(items=items)
         offsets = np.cumsum([0, *(view.items.size for view in views)])
-        voters = np.array([view.voters() for view in views], np.int64).reshape(-1, 1)
-        places = np.arange(int(voters.max(initial=1)))
+        parts: list[_Part] = []
+        for number, (view, offset) in enumerate(zip(views, offsets.tolist(), strict=False)):
+            parts += _split(view, number, offset, known=items if known is None else known)
+        most = int(max((part.voters for part in parts), default=1))
         return cls(
             number=len(views),
             catalogue=items,
-            starts=_joined([view.ends[:-1] + offset for view, offset in zip(views, offsets, strict=False)], np.int64),
-            sizes=_joined([np.diff(view.ends) for view in views], np.int64),
+            parts=np.array([part.view for part in parts], np.int64),
+            starts=_joined([part.starts for part in parts], np.int64),
+            sizes=_joined([part.sizes for part in parts], np.int64),
             items=_joined([view.items for view in views], np.int32),
             weights=_joined([view.weights for view in views], np.float32),
-            voters=voters,
-            fade=np.array([_fade(view.half_life, places) for view in views]).reshape(len(views), places.size),
+            voters=np.array([part.voters for part in parts], np.int64).reshape(-1, 1),
+            fade=np.array([part.fade[:most] for part in parts]).reshape(len(parts), most),
+            even=np.array([part.even[: most + 1] for part in parts]).reshape(len(parts), most + 1),
         )
 
     def score_all(self, history: RowLists, *, wanted: NDArray[np.bool_]) -> F64:
@@ -193,25 +218,64 @@ class Views:
     def _vote(self, history: RowLists, wanted: NDArray[np.bool_]) -> tuple[I64, F64]:
         """Return the cell, line * I + row, and the strength of every vote, in the order of the histories."""
         users, items = history.ends.size - 1, self.catalogue
-        counts = (np.minimum(history.sizes(), self.voters) * wanted).reshape(-1)
+        counts = (np.minimum(history.sizes(), self.voters) * wanted.take(self.parts, axis=0)).reshape(-1)
         line = np.arange(counts.size).repeat(counts)
         place = np.arange(line.size) - (counts.cumsum() - counts).take(line)
-        view = line // users
-        rows = history.rows.take(history.ends.take(line - view * users) + place) + view * items
+        part = line // users
+        user = line - part * users
+        rows = history.rows.take(history.ends.take(user) + place) + part * items
         sizes = self.sizes.take(rows)
         ends = sizes.cumsum()
         entries = np.arange(int(ends[-1]) if ends.size else 0) + (self.starts.take(rows) - (ends - sizes)).repeat(sizes)
-        cells = (line * items).repeat(sizes)
+        cells = ((self.parts.take(part) * users + user) * items).repeat(sizes)
         cells += self.items.take(entries)
-        votes = self.fade[view, place].repeat(sizes)
+        votes = (self.fade[part, place] + self.even[part, counts.take(line)]).repeat(sizes)
         votes *= self.weights.take(entries)
         return cells, votes
+
+    def terms(self, history: I64, rows: I64, weights: F64) -> F64:
+        """Return the votes of each item of *history* (H,) for *rows* (R,), times the *weights* (V,) of the views; (H, R)."""
+        votes = np.zeros((history.size, rows.size))
+        for part, weight in enumerate(weights.take(self.parts).tolist()):
+            count = min(history.size, int(self.voters[part, 0])) if weight else 0
+            for place, row in enumerate(history[:count].tolist()):
+                owner = part * self.catalogue + row
+                own = slice(self.starts[owner], self.starts[owner] + self.sizes[owner])
+                strength = weight * (self.fade[part, place] + self.even[part, count])
+                votes[place] += strength * (self.weights[own] @ (self.items[own][:, None] == rows))
+        return votes
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The votes of a view for known or for new items; see `Views`."""
+
+    view: int
+    starts: I64
+    sizes: I64
+    voters: int
+    fade: F64
+    even: F64
+
+
+def _split(view: Neighbours, number: int, offset: int, *, known: int) -> list[_Part]:
+    """Return the parts of *view*, whose entries start at *offset*: the second one if some items are new."""
+    places, voters = np.arange(_MOST_VOTERS), view.voters()
+    fade = np.where(places < voters, np.exp2(places / -view.half_life) if view.half_life else 1.0, 0.0)
+    none = np.zeros(_MOST_VOTERS + 1)
+    starts, sizes = view.ends[:-1] + offset, np.diff(view.ends)
+    if known >= sizes.size:
+        return [_Part(number, starts, sizes, voters, fade, none)]
+    is_known = view.items < known
+    before = np.diff(np.concatenate(([0], is_known.cumsum())).take(view.ends))
+    if not np.array_equal(is_known, np.arange(is_known.size) < (view.ends[:-1] + before).repeat(sizes)):
+        raise ShapeMismatchError("neighbours: in each row, known items must come before new ones")
+    even = np.concatenate(([0.0], fade.cumsum() / (places + 1)))
+    return [
+        _Part(number, starts, before, voters, fade, none),
+        _Part(number, starts + before, sizes - before, _MOST_VOTERS, (1 - _EVEN_SHARE) * fade, _EVEN_SHARE * even),
+    ]
 
 
 def _joined(parts: Sequence[NDArray[_T]], dtype: type[_T]) -> NDArray[_T]:
     return np.concatenate(parts).astype(dtype, copy=False) if parts else np.empty(0, dtype)
-
-
-def _fade(half_life: float, places: I64) -> F64:
-    """Return the strength of a vote at each of *places*."""
-    return np.asarray(np.exp2(places / -half_life) if half_life else np.ones(places.size), np.float64)

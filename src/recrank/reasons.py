@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from recrank.fold_in import FoldIn
-from recrank.neighbours import Views
 from topk.item_table import F64, I64
 
 FACTORS, POPULARITY, NEIGHBOURS, RULES = "factors", "popularity", "neighbours", "rules"
@@ -58,18 +57,6 @@ def speak_by_factors(fold_in: FoldIn, history: I64, rows: I64, prior: F64) -> F6
     system = np.diag(fold_in.diagonal.astype(np.float64)) + (voters.T * weights) @ voters
     solved = np.linalg.solve(system, fold_in.items[rows].astype(np.float64).T)
     return np.asarray((weights * error)[:, None] * (voters @ solved), np.float64)
-
-
-def speak_by_neighbours(views: Views, history: I64, rows: I64, weights: F64) -> F64:
-    """Return the votes of each item of *history* (H,) for *rows* (R,) in all views, by the *weights* (V,); (H, R)."""
-    votes = np.zeros((history.size, rows.size))
-    for view in np.flatnonzero(weights):
-        for place, row in enumerate(history[: int(views.voters[view, 0])].tolist()):
-            owner = view * views.catalogue + row
-            own = slice(views.starts[owner], views.starts[owner] + views.sizes[owner])
-            hits = views.items[own][:, None] == rows
-            votes[place] += weights[view] * views.fade[view, place] * (views.weights[own] @ hits)
-    return votes
 
 
 def explain(sources: Sequence[str], spoken: Mapping[str, F64], history: Sequence[str]) -> list[Because]:

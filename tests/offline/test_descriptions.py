@@ -52,6 +52,8 @@ def test_a_new_item_gets_and_gives_the_votes_of_items_with_its_attributes():
     assert votes[:9, 20].min() > votes[:9, 21].max()
     assert votes[20, 1:10].min() > votes[20, 10:20].max()
     assert not votes[20:, 20:].any()
+    assert found["neighbours_known"] == [20]
+    assert "neighbours_known" not in describe(arrays(), COUNTS, learned([]), strength=5)
 
 
 def test_a_known_item_moves_towards_its_prediction_by_strength():

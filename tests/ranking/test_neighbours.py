@@ -7,7 +7,7 @@ from recrank.neighbours import Neighbours, Scored, Views
 from topk.item_table import ShapeMismatchError
 from topk.row_lists import RowLists
 
-ITEMS = 200
+ITEMS, KNOWN_ITEMS = 200, 150
 
 
 def make_neighbours(*, half_life: float = 3.0, seed: int = 0) -> Neighbours:
@@ -122,3 +122,56 @@ def test_closed_cells_are_left_out():
     assert left.cells.tolist() == np.setdiff1d(whole.cells, closed).tolist()
     assert left.at(left.cells).tobytes() == whole.at(left.cells).tobytes()
     assert count(RowLists.of([[]]), make_neighbours()).without(np.array([3])).cells.size == 0
+
+
+def joined(*sources: Neighbours) -> Views:
+    """Return views in which the items from row KNOWN_ITEMS on are new."""
+    return Views.of(sources, items=ITEMS, known=KNOWN_ITEMS)
+
+
+def test_half_of_a_vote_for_a_new_item_is_even():
+    """Half of the strength follows the half-life, the other half is the mean of it, for all items."""
+    ends, items = np.arange(9), np.array([8, 0, 8, 8, 8, 8, 8, 8], np.int32)
+    source = Neighbours(np.concatenate([ends, ends[-1:]]), items, np.ones(8, np.float32), half_life=1.0)
+    views = Views.of([source], items=9, known=8)
+    scores = views.score_all(RowLists.of([[0, 1, 2], list(range(8))]), wanted=np.ones((1, 2), np.bool_))[0]
+    # The item in row 1 votes for a known one. Five items vote at this half-life, but all of them count evenly.
+    assert scores[0, 8] == pytest.approx(0.5 * (1 + 0.25) + 2 * 0.5 * (1.75 / 3))
+    assert scores[1, 8] == pytest.approx(0.5 * (1.9375 - 0.5) + 7 * 0.5 * (1.9375 / 8))
+    assert scores[:, 0].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("half_life", [0.0, 1.0, 3.0])
+def test_new_items_change_no_score_of_a_known_one(half_life):
+    """Known items get the same bits as without new ones; without a half-life, new items do, too."""
+    views, history = [make_neighbours(half_life=half_life), make_neighbours(seed=4)], make_history(30)
+    wanted = np.ones((2, 30), np.bool_)
+    before = Views.of(views, items=ITEMS).score_all(history, wanted=wanted)
+    after = joined(*views).score_all(history, wanted=wanted)
+    assert after[:, :, :KNOWN_ITEMS].tobytes() == before[:, :, :KNOWN_ITEMS].tobytes()
+    assert np.allclose(after[0], before[0]) == (half_life == 0)
+
+
+def test_a_batch_scores_new_items_as_its_users_alone_would():
+    """The even share depends on the history of the user alone."""
+    views, history = joined(make_neighbours(), make_neighbours(half_life=1.0, seed=4)), make_history(40)
+    together = views.score_all(history, wanted=np.ones((2, 40), np.bool_))
+    for user in range(40):
+        alone = views.score_all(RowLists.of([history.part(user)]), wanted=np.ones((2, 1), np.bool_))
+        assert together[:, user].tobytes() == alone[:, 0].tobytes()
+
+
+def test_the_terms_of_a_history_add_up_to_its_scores():
+    """The terms are the votes behind a score, of known and of new items, times the weights of the views."""
+    views, history = joined(make_neighbours(), make_neighbours(half_life=1.0, seed=4)), np.arange(120)
+    scores = views.score_all(RowLists.of([history]), wanted=np.ones((2, 1), np.bool_))[:, 0]
+    terms = views.terms(history, np.arange(ITEMS), np.array([0.25, 2.0]))
+    assert np.allclose(terms.sum(axis=0), 0.25 * scores[0] + 2 * scores[1])
+    assert not views.terms(history, np.arange(ITEMS), np.zeros(2)).any()
+
+
+def test_new_neighbours_before_known_ones_are_refused():
+    """A row whose new neighbours do not come last would count them as known ones."""
+    source = Neighbours(np.array([0, 2, 2]), np.array([1, 0], np.int32), np.ones(2, np.float32), 1.0)
+    with pytest.raises(ShapeMismatchError, match="known items must come before new ones"):
+        Views.of([source], items=2, known=1)
