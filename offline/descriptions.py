@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import coo_array, csr_array, diags_array
 from threadpoolctl import threadpool_limits
 
 from recrank.artefact import Item
@@ -30,6 +30,7 @@ from topk.item_table import F32, F64, I64
 Arrays = dict[str, NDArray[Any]]
 
 _RIDGE = 20.0
+_ALIKE = 0.3
 # Votes that an item gives to new items, and votes that a new item gives.
 _MOST_TO_NEW, _MOST_FROM_NEW = 50, 100
 # Cells of a block of predicted votes, 32 MB.
@@ -87,6 +88,13 @@ class AttributeMap:
     def predict(self, values: NDArray[Any]) -> F64:
         """Return predictions (I + N, K) from *values* (I, K) of the known items."""
         return np.asarray(self.tokens @ self.weigh(values), np.float64)
+
+    def directions(self) -> csr_array:
+        """Return unit vectors (I + N, F - 1) of the attribute values of each item, by their rarity; 0 without values."""
+        values = self.tokens[:, :-1]
+        rarity = np.log(self.known / values[: self.known].sum(axis=0))
+        lengths = np.sqrt(values @ rarity**2)
+        return csr_array(diags_array(1 / np.maximum(lengths, 1e-9)) @ values @ diags_array(rarity))
 
 
 def find_new(items: Iterable[Item], known: Sequence[Item]) -> list[Item]:
@@ -163,7 +171,14 @@ def _predict_votes(own: csr_array, learned: AttributeMap) -> tuple[coo_array, co
     known = learned.known
     tokens, spread = learned.tokens[:known], learned.inverse @ learned.tokens[known:].T.toarray()
     by_value = csr_array(own.T @ tokens)
-    got = _strongest_by_row(lambda rows: (own[rows] @ tokens) @ spread, (known, spread.shape[1]), most=_MOST_TO_NEW)
+    directions = learned.directions()
+
+    def predict(rows: slice) -> F64:
+        votes = np.asarray((own[rows] @ tokens) @ spread, np.float64)
+        alike = (directions[:known][rows] @ directions[known:].T).toarray()
+        return np.asarray(votes + _ALIKE * np.maximum(votes.max(axis=1, keepdims=True), 0.0) * alike, np.float64)
+
+    got = _strongest_by_row(predict, (known, spread.shape[1]), most=_MOST_TO_NEW)
     given = _strongest_by_row(
         lambda rows: (by_value @ spread[:, rows]).T, (spread.shape[1], known), most=_MOST_FROM_NEW
     )

@@ -56,6 +56,31 @@ def test_a_new_item_gets_and_gives_the_votes_of_items_with_its_attributes():
     assert "neighbours_known" not in describe(arrays(), COUNTS, learned([]), strength=5)
 
 
+def test_an_item_votes_more_for_new_items_like_it():
+    """Red items of both brands vote for the same items, so only their own attributes tell the new items apart."""
+    known = [
+        Item(f"{kind}{n}", "", {"colour": (name,), "brand": (("acme", "emca")[n % 2],)})
+        for kind, name in (("a", "red"), ("b", "blue"))
+        for n in range(10)
+    ]
+    new = [Item(f"new-{brand}", "", {"colour": ("red",), "brand": (brand,)}) for brand in ("acme", "emca")]
+    sources = {
+        **arrays(),
+        "neighbours_0_ends": np.concatenate((np.arange(0, 101, 10), np.full(10, 100))),
+        "neighbours_0_items": np.tile(np.arange(10, dtype=np.int32), 10),
+        "neighbours_0_weights": np.ones(100, np.float32),
+    }
+    found_map = AttributeMap.of(known, new)
+    assert found_map is not None
+    found = describe(sources, COUNTS, found_map, strength=0)
+    ends, items, weights = (found[f"neighbours_0_{part}"] for part in ("ends", "items", "weights"))
+    votes = np.zeros((22, 22))
+    votes[np.repeat(np.arange(22), np.diff(ends)), items] = weights
+    assert (votes[0:10:2, 20] > 1.05 * votes[0:10:2, 21]).all()
+    assert (votes[1:10:2, 21] > 1.05 * votes[1:10:2, 20]).all()
+    np.testing.assert_allclose(np.sum(found_map.directions().toarray() ** 2, axis=1), 1)
+
+
 def test_a_known_item_moves_towards_its_prediction_by_strength():
     """With strength s, an item with n users adds s / (s + n) of the prediction."""
     own = arrays()["item_factors"]
