@@ -159,14 +159,17 @@ class Views:
                 for all.
 
         Raises:
-            ShapeMismatchError: a view does not fit.
+            ShapeMismatchError: a view or the number of known items does not fit.
         """
+        known = items if known is None else known
+        if not 0 <= known <= items:
+            raise ShapeMismatchError(f"{known} known items in a catalogue of {items}")
         for view in views:
             view.check(items=items)
         offsets = np.cumsum([0, *(view.items.size for view in views)])
         parts: list[_Part] = []
         for number, (view, offset) in enumerate(zip(views, offsets.tolist(), strict=False)):
-            parts += _split(view, number, offset, known=items if known is None else known)
+            parts += _split(view, number, offset, known=known)
         most = int(max((part.voters for part in parts), default=1))
         return cls(
             number=len(views),

@@ -191,6 +191,10 @@ def test_candidates_are_for_models_with_a_blend(artefact):
         ("blend_lengths", np.array([1, 5, 6])),
         ("blend_lengths", np.empty(0, np.int64)),
         ("neighbours_0_items", np.zeros(3, np.int32)),
+        ("neighbours_known", np.array([-1])),
+        ("neighbours_known", np.array([10**9])),
+        ("neighbours_known", np.array([np.nan])),
+        ("neighbours_known", np.empty(0, np.int64)),
     ],
 )
 def test_a_blend_that_does_not_fit_is_refused(artefact, name, array):
