@@ -116,8 +116,10 @@ def choose(
     settings = replace(settings, attributes=replace(settings.attributes, strength=strength))
     tell("choosing the weights of the sources")
     views = (ORDERED_VIEWS if ordered else UNORDERED_VIEWS) if neighbours else ()
-    folds = _fold(task, arrays, settings, items, holdout=holdout)
-    settings, tried = _choose_blend(records, settings, folds, items, views=views, ordered=ordered)
+    # No name for the folds, so that they can be freed when they are not needed any more.
+    settings, tried = _choose_blend(
+        records, settings, _fold(task, arrays, settings, items, holdout=holdout), items, views=views, ordered=ordered
+    )
     trials += tried
     known = [items.get(item_id, Item(item_id)) for item_id in ratings.item_ids]
     if new := find_new(items.values(), known):
@@ -156,6 +158,8 @@ def _choose_blend(
     returning, arriving = Returning.of(dates, most=_MOST_USERS), Arriving.of(dates, most=_MOST_USERS)
     recent, trials = returning.choose_recent() if returning else (RECENT, [])
     half_life, pools, tried = choose_half_life(folds, Sources(tuple(views), recent), settings.half_life)
+    # The counted pairs of the folds take hundreds of megabytes for a million ties. The pools hold what is needed of them.
+    del folds
     blended = replace(settings, half_life=half_life)
     trials += tried
     pools, weights, tried = choose_views(pools)
