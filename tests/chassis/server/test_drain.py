@@ -75,7 +75,8 @@ def test_sigterm_under_load_loses_no_request(keep_alive):
                     lost.append(repr(error))
                     return
 
-    with running("extract_features", STORE) as service:
+    # On a busy machine, a caller may need more than the default half second to send its request.
+    with running("extract_features", {**STORE, "DRAIN_LINGER_S": "10"}) as service:
         callers = [threading.Thread(target=call_until_refused, args=(service,)) for _ in range(8)]
         for caller in callers:
             caller.start()
