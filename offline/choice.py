@@ -93,7 +93,7 @@ def choose(
         tell: Takes the name of each step when it begins.
 
     Cost: up to six trainings on parts of the data, or of a sample of large data, and one more with new items; then
-        about a hundred rankings for at most 1000 users.
+        about a hundred rankings for at most 1000 users, and with new items up to eight for 4000 users.
     """
     items = items or {}
     ratings = make_ratings(records)

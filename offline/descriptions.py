@@ -10,6 +10,10 @@ T has a row per item and a column per attribute value, and a column of ones. An 
 to its own vector with the weight strength / (strength + n). An item without interactions (a new item) takes the
 prediction times *trust*, so that training can decide how new items compete with known ones (`offline/trust.py`).
 
+The regression learns which values go together, not whether two items have the same ones. So a known item also votes for
+new items like it: `_ALIKE` times its strongest predicted vote, times the cosine of the attribute values of both items.
+Values count by the logarithm of their rarity.
+
 Source: Gantner et al. 2010, "Learning attribute-to-feature mappings for cold-start recommendations".
 """
 

@@ -7,9 +7,9 @@ Place 0 is the newest item. The neighbours and their weights were counted in tra
 have several views of the neighbours, with different weights and half-lives. The votes of all views are collected in one
 pass. A user's votes are added in the order of the history, so a score has the same bits in every batch.
 
-The votes for items without interactions (new items) were predicted from attributes. They tell the taste of the user,
-which the whole history shows, more than the item that follows the newest one. So half of their strength follows the
-half-life, and the other half is the same for all items of the history (docs/adr/0038-new-items.md).
+The votes for items without interactions (new items) were predicted from attributes. They tell what the user
+likes, not what follows the newest item, and the whole history shows what the user likes. So half of their strength
+follows the half-life, and the other half is the same for all items of the history (docs/adr/0038-new-items.md).
 
 Sources: Sarwar et al. 2001, "Item-based collaborative filtering"; Ludewig & Jannach 2018, "Evaluation of session-based
 recommendation algorithms" (sequential rules).

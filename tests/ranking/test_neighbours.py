@@ -130,12 +130,12 @@ def joined(*sources: Neighbours) -> Views:
 
 
 def test_half_of_a_vote_for_a_new_item_is_even():
-    """Half of the strength follows the half-life, the other half is the mean of it, for all items."""
+    """Half of the strength follows the half-life. The other half is its mean, for each item of the history."""
     ends, items = np.arange(9), np.array([8, 0, 8, 8, 8, 8, 8, 8], np.int32)
     source = Neighbours(np.concatenate([ends, ends[-1:]]), items, np.ones(8, np.float32), half_life=1.0)
     views = Views.of([source], items=9, known=8)
     scores = views.score_all(RowLists.of([[0, 1, 2], list(range(8))]), wanted=np.ones((1, 2), np.bool_))[0]
-    # The item in row 1 votes for a known one. Five items vote at this half-life, but all of them count evenly.
+    # The item in row 1 votes for a known one. At this half-life, five items vote for known ones. All items share the even half.
     assert scores[0, 8] == pytest.approx(0.5 * (1 + 0.25) + 2 * 0.5 * (1.75 / 3))
     assert scores[1, 8] == pytest.approx(0.5 * (1.9375 - 0.5) + 7 * 0.5 * (1.9375 / 8))
     assert scores[:, 0].tolist() == [0.5, 0.5]
