@@ -53,7 +53,9 @@ def rank_candidates(rows: I64, scores: F32, *, counts: I64, limit: int) -> Ranke
     Cost: O(U * C log C) and U*C*16 bytes of scratch, C = max(counts).
     """
     # Subtracting from zero, here and below, removes -0.0. The sign of a sum of zeros depends on the order of summation.
-    keys = (_in_order((_ZERO - scores).view(np.int32)).astype(np.int64) << 32) | rows
+    keys = _in_order((_ZERO - scores).view(np.int32)).astype(np.int64)
+    keys <<= 32
+    keys |= rows
     table = spread(keys, counts, fill=_LAST, width=limit)
     if table.shape[1] > 8 * limit:
         table = np.partition(table, limit - 1, axis=1)[:, :limit]
@@ -83,8 +85,10 @@ def rank_table(scores: F32, *, limit: int) -> RankedBatch:
     if users == 1:
         counts, rows = np.array([cells.size]), cells
     else:
-        counts = reached.sum(axis=1, dtype=np.int64)
-        rows = cells - np.repeat(np.arange(0, users * items, items), counts)
+        starts = np.arange(0, users * items + 1, items)
+        ends = cells.searchsorted(starts)
+        counts = ends[1:] - ends[:-1]
+        rows = cells - np.repeat(starts[:-1], counts)
     return rank_candidates(rows, scores.reshape(-1)[cells], counts=counts, limit=limit)
 
 
