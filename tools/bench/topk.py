@@ -9,8 +9,8 @@ Benchmark of the scoring kernel, compared with a plain matrix product and FAISS 
     filtered   ours, with a filter that 0.1, 1, 10 or 50 % of the items pass
 
 Rounds alternate between them. The threads of BLAS and FAISS spin for a while after a call, and would take a core from
-the next contestant, so the benchmark waits until they sleep. A first part of the calls is not timed, because the
-scheduler needs some 50 ms to spread threads that wake over the cores.
+the next contestant. Therefore the benchmark waits until they sleep. It does not time the calls of the first 50 ms,
+because two threads that wake often share a core at first.
 
 The kernel's result is compared bit for bit with a full stable sort. The benchmark also times the fold-in of a batch of
 users, and measures recall and time of the approximate index on clustered vectors, which resemble those of real
